@@ -1,0 +1,1 @@
+"""Builds, checks, boots and ships the AUR's Xen package."""

@@ -1,0 +1,90 @@
+"""What the user sees: nested steps with their durations, warnings, and lines below a progress bar.
+
+Everything goes to standard error, so that standard output holds results only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+_indent = threading.local()
+
+
+def is_terminal() -> bool:
+    """Whether a person watches: progress bars and colours only then."""
+    return sys.stderr.isatty()
+
+
+def _colour(text: str, code: str) -> str:
+    # https://no-color.org: any non-empty NO_COLOR switches colours off.
+    if not is_terminal() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{code}m{text}\033[0m"
+
+
+def _write(text: str) -> None:
+    prefix = "  " * getattr(_indent, "depth", 0)
+    # tqdm.write keeps live progress bars intact.
+    tqdm.write(prefix + text, file=sys.stderr)
+
+
+def info(text: str) -> None:
+    """Print one line of progress."""
+    _write(text)
+
+
+def warn(text: str) -> None:
+    """Print one line about something that is not an error, but not expected either."""
+    _write(_colour("warning: ", "33") + text)
+
+
+def error(message: str, hint: str | None = None) -> None:
+    """Print a failure: one sentence, and what to do about it."""
+    _write(_colour("error: ", "31;1") + message)
+    if hint:
+        _write(_colour("hint: ", "36") + hint)
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a step, indent what it prints, and say how long it took."""
+    _write(_colour("==> ", "32") + title)
+    depth = getattr(_indent, "depth", 0)
+    _indent.depth = depth + 1
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        _indent.depth = depth
+        _write(_colour("==> ", "31") + f"{title}: stopped after {duration(time.monotonic() - start)}")
+        raise
+    _indent.depth = depth
+    _write(_colour("==> ", "32") + f"{title}: done in {duration(time.monotonic() - start)}")
+
+
+def duration(seconds: float) -> str:
+    """Render a number of seconds for people: ``0.4 s``, ``12.3 s``, ``6 min 40 s``, ``1 h 02 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def size(count: int) -> str:
+    """Render a number of bytes for people, in binary units."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")

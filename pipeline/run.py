@@ -61,6 +61,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
             start_new_session=True,
+            umask=0o022,  # what a program writes must not depend on who runs it
             pass_fds=pass_fds,
         )
     except FileNotFoundError as e:

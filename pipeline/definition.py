@@ -1,0 +1,40 @@
+"""Reads the project's own TOML files into frozen types; a mistake is one sentence naming file and key."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pipeline.errors import UsageError
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path, kind: type[T]) -> T:
+    """Read ``path`` as ``kind``.
+
+    Raises UsageError naming the file and the key for anything that ``kind`` does not allow.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path} is not valid TOML: {e}.") from e
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}.") from e
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as e:
+        # msgspec ends its message with a JSON path, such as "- at `$.sources[0].sha256`".
+        problem, _, where = str(e).partition(" - at ")
+        key = where.strip("`").removeprefix("$.") or "the top level"
+        raise UsageError(f"{path}: {problem} (at {key}).") from e
+
+
+def toml_inline(values: dict[str, str | int]) -> str:
+    """Render a flat table on one line, so that a diff of two lock files has a line a package."""
+    # A JSON string or integer is also a TOML one (TOML 1.0, "String" and "Integer").
+    fields = (f"{key} = {msgspec.json.encode(value).decode()}" for key, value in values.items())
+    return "{ " + ", ".join(fields) + " }"

@@ -1,0 +1,123 @@
+"""The embedded engine: Linux namespaces by bubblewrap(1); no daemon, no set-up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pipeline.engine.job import HOSTNAME, UID, WORKSPACE, Job, JobFailedError, Limits
+from pipeline.image.assembly import Image
+from pipeline.run import describe_status, run
+from pipeline.scratch import scratch
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """Runs jobs in an image's unpacked root.
+
+    ``scratch`` is where workspaces are made; it needs the space of a whole build.
+    """
+
+    scratch: Path
+    name: ClassVar[str] = "bubblewrap"
+
+    def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
+        """Run a job; see Engine.run."""
+        image.verify()
+        with self._workspace(job) as workspace:
+            argv = [*_limits(job.limits), *_sandbox(image.root, workspace, job), *job.command]
+            result = run(
+                argv,
+                env={"PATH": os.environ["PATH"]},
+                on_line=on_line,
+                timeout=job.limits.seconds,
+                expect=None,
+            )
+            if result.status != 0:
+                raise JobFailedError(
+                    f"{job.command[0]} ended with {describe_status(result.status)} in image {image.name}.",
+                    hint=result.output,
+                )
+            for path in (workspace / job.output).iterdir():
+                shutil.move(path, output / path.name)
+                _own(output / path.name)
+
+    @contextmanager
+    def _workspace(self, job: Job) -> Iterator[Path]:
+        with scratch(self.scratch, "job") as folder:
+            workspace = folder / "workspace"
+            (workspace / job.output).mkdir(parents=True)
+            for name, source in job.inputs.items():
+                target = workspace / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+            if os.geteuid() == 0:
+                for path in (workspace, *workspace.rglob("*")):
+                    os.chown(path, UID, UID, follow_symlinks=False)
+            yield workspace
+
+
+def _own(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, 0, 0, follow_symlinks=False)
+
+
+def _limits(limits: Limits) -> list[str]:
+    return [
+        "prlimit",
+        f"--as={limits.memory}",
+        f"--nproc={limits.processes}",
+        f"--nofile={limits.files}",
+        "--core=0",
+        "--",
+    ]
+
+
+def _sandbox(root: Path, workspace: Path, job: Job) -> list[str]:
+    # fmt: off
+    argv = [
+        "bwrap",
+        "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+        "--die-with-parent", "--new-session",
+        "--hostname", HOSTNAME,
+        "--ro-bind", os.fspath(root), "/",
+        "--proc", "/proc",
+        "--dev", "/dev",
+        "--tmpfs", "/tmp",  # noqa: S108 - the job's own
+        "--tmpfs", "/run",
+        "--bind", os.fspath(workspace), WORKSPACE,
+        "--chdir", WORKSPACE,
+        "--clearenv",
+    ]
+    # fmt: on
+    for key, value in job.full_environment().items():
+        argv += ["--setenv", key, value]
+    return [*argv, *_privileges(), "--"]
+
+
+def _privileges() -> list[str]:
+    """Become the unprivileged user, without any capability."""
+    if os.geteuid() != 0:
+        return ["--unshare-user", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL"]
+    # Started by root, a user namespace would map the builder to root on the host. A real uid is safer,
+    # and RLIMIT_NPROC holds only for those. setpriv (util-linux) gives the two capabilities up again.
+    return [
+        *(
+            "--cap-drop",
+            "ALL",
+            "--cap-add",
+            "CAP_SETUID",
+            "--cap-add",
+            "CAP_SETGID",
+            "--cap-add",
+            "CAP_SETPCAP",
+        ),
+        "--",
+        *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
+        *("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"),
+    ]

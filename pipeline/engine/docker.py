@@ -1,0 +1,239 @@
+"""Docker as an engine, local or remote, through its SDK; files travel as archives, never as bind mounts."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+import docker
+import docker.errors
+import requests
+
+from pipeline import log
+from pipeline.engine.job import HOSTNAME, UID, WORKSPACE, EngineError, Job, JobFailedError, OutOfMemoryError
+from pipeline.errors import TimeLimitError
+from pipeline.image.assembly import Image
+from pipeline.run import TAIL_LINES
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+_LABEL = "xen-aur-pipeline"
+_TIMEOUT = 600
+"""Seconds that one call may take: loading an image and moving a workspace are single calls."""
+
+
+@functools.cache
+def _client() -> docker.DockerClient:
+    return docker.from_env(timeout=_TIMEOUT)
+
+
+def answers() -> bool:
+    """Whether a docker engine answers, where DOCKER_HOST or the default socket says."""
+    try:
+        client = docker.from_env(timeout=5)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.exceptions.RequestException):
+        return False
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as e:
+        raise EngineError(
+            f"The docker engine failed: {e}.", hint="`docker info` shows whether it answers."
+        ) from e
+
+
+@dataclass(frozen=True)
+class Docker:
+    """Runs jobs as containers of a docker engine."""
+
+    name: ClassVar[str] = "docker"
+
+    def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
+        """Run a job; see Engine.run."""
+        with _explained():
+            _load(image)
+            with _container(job, image) as container:
+                _put(container, job)
+                _execute(container, job, image, on_line)
+                _get(container, job, output)
+
+
+def _load(image: Image) -> None:
+    client = _client()
+    try:
+        client.images.get(image.id)
+    except docker.errors.ImageNotFound:
+        layer = image.layer()
+        with log.step(f"Loading image {image.name} into docker"):
+            # The SDK sends any iterator of bytes in chunks, though its types do not say so.
+            client.images.load(image.docker.archive(layer))  # type: ignore[arg-type]
+            try:
+                client.images.get(image.id)
+            except docker.errors.ImageNotFound as e:
+                raise EngineError(
+                    f"The docker engine gave image {image.name} another id than {image.id}.",
+                    hint="Engines with the containerd image store count ids differently; switch it off.",
+                ) from e
+
+
+@contextlib.contextmanager
+def _container(job: Job, image: Image) -> Iterator[Container]:
+    """Create a container with a volume of its own for the workspace; remove both, whatever happens."""
+    client = _client()
+    labels = {_LABEL: "job"}
+    volume = client.volumes.create(labels=labels)
+    try:
+        limits = job.limits
+        container = client.containers.create(
+            image.id,
+            list(job.command),
+            environment=job.full_environment(),
+            hostname=HOSTNAME,
+            user=f"{UID}:{UID}",
+            working_dir=WORKSPACE,
+            network_mode="none",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=limits.memory,
+            memswap_limit=limits.memory,
+            pids_limit=limits.processes,
+            ulimits=[
+                docker.types.Ulimit(name="nofile", soft=limits.files, hard=limits.files),
+                docker.types.Ulimit(name="core", soft=0, hard=0),
+            ],
+            tmpfs={"/tmp": "exec,mode=1777", "/run": "mode=755"},  # noqa: S108 - the container's own
+            volumes={volume.name: {"bind": WORKSPACE, "mode": "rw"}},
+            init=True,
+            labels=labels,
+        )
+        try:
+            yield container
+        finally:
+            container.remove(force=True, v=True)
+    finally:
+        volume.remove(force=True)
+
+
+def _put(container: Container, job: Job) -> None:
+    """Fill the workspace: a tar whose members belong to the builder."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            folders = {"."} | {str(p) for name in (*job.inputs, f"{job.output}/x") for p in _parents(name)}
+            for folder in sorted(folders):
+                tar.addfile(_member(folder, tarfile.DIRTYPE, 0o755))
+            for name, path in job.inputs.items():
+                info = _member(name, tarfile.REGTYPE, path.stat().st_mode & 0o777)
+                info.size = path.stat().st_size
+                with path.open("rb") as source:
+                    tar.addfile(info, source)
+        file.seek(0)
+        container.put_archive(WORKSPACE, file)
+
+
+def _parents(name: str) -> list[PurePosixPath]:
+    return [p for p in PurePosixPath(name).parents if str(p) != "."]
+
+
+def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.mode = mode
+    info.uid = info.gid = UID
+    return info
+
+
+def _execute(container: Container, job: Job, image: Image, on_line: Callable[[str], None]) -> None:
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        with contextlib.suppress(docker.errors.APIError):
+            container.kill()
+
+    # Attached before the start, so that the first lines are not lost.
+    stream = container.attach(stream=True, logs=True, stdout=True, stderr=True)
+    watchdog = threading.Timer(job.limits.seconds, expire)
+    container.start()
+    watchdog.start()
+    last: list[str] = []
+    try:
+        for line in _lines(stream):
+            last = [*last[-TAIL_LINES + 1 :], line]
+            on_line(line)
+        status = int(container.wait()["StatusCode"])
+    finally:
+        watchdog.cancel()
+    if expired.is_set():
+        raise TimeLimitError(
+            f"{job.command[0]} did not end within {job.limits.seconds:g} s.", hint="\n".join(last)
+        )
+    container.reload()
+    if container.attrs["State"]["OOMKilled"]:
+        raise OutOfMemoryError(
+            f"{job.command[0]} used more than its {log.size(job.limits.memory)} of memory.",
+            hint="\n".join(last),
+        )
+    if status != 0:
+        raise JobFailedError(
+            f"{job.command[0]} ended with exit status {status} in image {image.name}.", hint="\n".join(last)
+        )
+
+
+def _lines(stream: Any) -> Iterator[str]:
+    """Cut the engine's chunks, which end anywhere, into lines."""
+    rest = b""
+    for chunk in stream:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+class _Reader(io.RawIOBase):
+    """A file object over the chunks of an answer."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _get(container: Container, job: Job, output: Path) -> None:
+    chunks, _ = container.get_archive(f"{WORKSPACE}/{job.output}")
+    stream: IO[bytes] = io.BufferedReader(_Reader(iter(chunks)), 1 << 20)
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name).relative_to(PurePosixPath(job.output).name)
+            if str(name) == ".":
+                continue
+            # The data filter (PEP 706) refuses links and paths that lead out of the folder.
+            safe = tarfile.data_filter(member.replace(name=str(name), deep=False), str(output))
+            tar.extract(safe, output, filter="data")

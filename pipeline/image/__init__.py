@@ -1,0 +1,1 @@
+"""Root file systems in which things are built: defined in containers/, pinned by a lock beside each."""

@@ -1,0 +1,136 @@
+"""PKGBUILD.in and package/ become an AUR folder: PKGBUILD, .SRCINFO and the support files.
+
+Format: PKGBUILD(5). A token is ``@NAME@``; one that the release does not fill, and one that the
+template does not know, are errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import files
+from pipeline.engine.job import Engine, Job
+from pipeline.errors import HostError, UsageError
+from pipeline.image.assembly import Image
+from pipeline.release import PROJECT, Release
+from pipeline.scratch import scratch
+from pipeline.source import Source
+
+TEMPLATE = PROJECT / "PKGBUILD.in"
+SUPPORT = PROJECT / "package"
+
+_TOKEN = re.compile(r"@([A-Z][A-Z0-9_]*)@")
+_PACKAGE_FUNCTION = re.compile(r"^package(_\S+)?\s*\(\)", re.MULTILINE)
+_DEBIAN = "debian:"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An AUR folder in memory, but for .SRCINFO, which makepkg itself makes.
+
+    ``compile_part`` is the PKGBUILD without what cannot reach the compiled bytes: the sums of the
+    support files and the package functions.
+    """
+
+    pkgbuild: str
+    compile_part: str
+    support: Mapping[str, bytes]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """All files of the folder by name."""
+        return {"PKGBUILD": self.pkgbuild.encode(), **self.support}
+
+
+def render(release: Release, debian_mirror: str) -> Recipe:
+    """Fill the template for a release.
+
+    ``debian_mirror`` is the mirror that ``debian:`` sources get in the PKGBUILD (see public_mirror).
+    Raises UsageError for a token too many or too few.
+    """
+    support = {path.name: path.read_bytes() for path in sorted(SUPPORT.iterdir()) if path.is_file()}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in support.items()}
+    pkgbuild = _fill(release, debian_mirror, sums)
+    unsummed = _fill(release, debian_mirror, dict.fromkeys(support, "SKIP"))
+    functions = _PACKAGE_FUNCTION.search(unsummed)
+    if functions is None:
+        raise UsageError(f"{TEMPLATE.name} has no package function.")
+    return Recipe(pkgbuild, unsummed[: functions.start()], support)
+
+
+def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str]) -> str:
+    sources = [_makepkg_source(source, debian_mirror) for source in release.sources]
+    values: dict[str, str] = {
+        "PKGVER": release.version,
+        "PKGREL": str(release.revision),
+        "XEN_VERSION": release.xen_version,
+        "SOURCES": _words([*sources, *support_sums]),
+        "SHA256SUMS": _words([*(s.sha256 for s in release.sources), *support_sums.values()]),
+    }
+    for name, value in release.tokens.items():
+        if name in values:
+            raise UsageError(
+                f"releases/{release.name}.toml: {name} is filled by the pipeline (at tokens.{name})."
+            )
+        values[name] = value if isinstance(value, str) else _words(value)
+    template = TEMPLATE.read_text(encoding="utf-8")
+    wanted = set(_TOKEN.findall(template))
+    for name in sorted(wanted - values.keys()):
+        raise UsageError(
+            f"releases/{release.name}.toml does not fill @{name}@ of {TEMPLATE.name} (at tokens)."
+        )
+    for name in sorted(release.tokens.keys() - wanted):
+        raise UsageError(
+            f"{TEMPLATE.name} has no @{name}@ (at tokens.{name} of releases/{release.name}.toml)."
+        )
+    return _TOKEN.sub(lambda match: values[match[1]], template)
+
+
+def _words(values: Sequence[str]) -> str:
+    """Render a bash array's content, a word a line."""
+    return "\n".join(f"  {shlex.quote(value)}" for value in values)
+
+
+def _makepkg_source(source: Source, debian_mirror: str) -> str:
+    url = source.urls[0]
+    if url.startswith(_DEBIAN):
+        url = f"{debian_mirror}/{url.removeprefix(_DEBIAN)}"
+    return url if url.rpartition("/")[2] == source.name else f"{source.name}::{url}"
+
+
+def public_mirror(image: Image) -> str:
+    """Return the Debian mirror that PKGBUILDs name, which must not depend on this host's own mirror.
+
+    apt's own example, in the image's pinned bytes, names the mirror that Debian gives everybody.
+    """
+    example = image.root / "usr/share/doc/apt/examples/sources.list"
+    try:
+        text = example.read_text(encoding="utf-8")
+    except OSError as e:
+        raise HostError(f"Image {image.name} does not say which mirror Debian recommends ({example}).") from e
+    match = re.search(r"^deb (https?://\S+?)/? \S+ main", text, re.MULTILINE)
+    if match is None:
+        raise HostError(f"{example} names no mirror.")
+    return match[1]
+
+
+def srcinfo(recipe: Recipe, image: Image, engine: Engine, work: Path) -> str:
+    """Let real makepkg in the image print the .SRCINFO of a recipe."""
+    lines: list[str] = []
+    with scratch(work, "recipe") as folder:
+        write(recipe, folder / "aur")
+        (folder / "output").mkdir()
+        inputs = {name: folder / "aur" / name for name in recipe.files}
+        engine.run(Job(("makepkg", "--printsrcinfo"), inputs), image, folder / "output", lines.append)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def write(recipe: Recipe, folder: Path) -> None:
+    """Write the recipe's files into ``folder``."""
+    for name, data in recipe.files.items():
+        files.write_bytes(folder / name, data)

@@ -1,0 +1,82 @@
+"""The user's settings, from Invoke's own configuration: invoke.yaml, user files, INVOKE_* variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+
+from pipeline.engine.choice import EngineChoice
+from pipeline.errors import UsageError
+from pipeline.mirrors import Mirrors
+from pipeline.release import PROJECT
+from pipeline.store import Store
+
+
+class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``mirrors.*``: see pipeline.mirrors.Mirrors."""
+
+    rewrites: dict[str, tuple[str, ...]] = {}
+    debian: tuple[str, ...] = ()
+    debian_snapshot: str | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``pipeline.*`` of the configuration.
+
+    ``release`` is what commands work on when none is named. ``jobs`` is how many processes a compile
+    uses and ``downloads`` how many files are fetched at once; 0 jobs means one a core. ``packager`` is
+    makepkg's PACKAGER, which is written into packages. ``store`` and ``artifacts`` are folders; a
+    relative one counts from the project.
+    """
+
+    release: str
+    engine: str = "auto"
+    jobs: int = 0
+    downloads: int = 6
+    packager: str = "Unknown Packager"
+    store: str = ""
+    artifacts: str = "artifacts"
+    mirrors: MirrorSettings = MirrorSettings()
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Settings:
+        """Check the configuration's ``pipeline`` table; raises UsageError naming the setting."""
+        try:
+            settings = msgspec.convert(dict(config), cls, strict=False)
+        except msgspec.ValidationError as e:
+            problem, _, where = str(e).partition(" - at ")
+            key = where.strip("`").removeprefix("$.") or "the top level"
+            raise UsageError(f"The settings under `pipeline` are wrong: {problem} (at {key}).") from e
+        EngineChoice.parse(settings.engine)
+        return settings
+
+    @property
+    def open_store(self) -> Store:
+        """The store, by default in the user's cache folder."""
+        if self.store:
+            return Store((PROJECT / Path(self.store).expanduser()).resolve())
+        return Store(platformdirs.user_cache_path("xen-aur-pipeline"))
+
+    @property
+    def artifacts_folder(self) -> Path:
+        """Where packages and results go."""
+        return (PROJECT / Path(self.artifacts).expanduser()).resolve()
+
+    @property
+    def open_mirrors(self) -> Mirrors:
+        """The mirrors."""
+        return Mirrors(
+            rewrites=self.mirrors.rewrites,
+            debian=self.mirrors.debian,
+            debian_snapshot=self.mirrors.debian_snapshot,
+        )
+
+    @property
+    def compile_jobs(self) -> int:
+        """How many processes a compile uses."""
+        return self.jobs or len(os.sched_getaffinity(0))

@@ -1,0 +1,312 @@
+"""A recipe, its sources and an image become packages; the same inputs are never built twice.
+
+Two stages, each keyed by the hash of all that can reach its bytes: *compile* leaves a staging tree in
+the store, *package* lets real makepkg make packages of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import msgspec
+
+from pipeline import files, log, recipe
+from pipeline.engine.job import Engine, Job, Limits
+from pipeline.errors import IntegrityError, PipelineError, UsageError
+from pipeline.image.assembly import Image
+from pipeline.release import Release
+from pipeline.scratch import scratch
+from pipeline.source import Sha256
+from pipeline.store import Store
+
+_MAKEPKG = Path(__file__).resolve().parent / "makepkg"
+_PHASE = "==== "
+"""How PKGBUILD.in begins the lines that say which part of the build has come."""
+
+
+class BuiltPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One package file of a build."""
+
+    file: str
+    size: int
+    sha256: Sha256
+
+
+class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a build was made from and what came out; ``build.json`` beside the packages."""
+
+    release: str
+    build_id: str
+    compile_key: Sha256
+    image: str
+    image_id: str
+    engine: str
+    seconds: float
+    packages: tuple[BuiltPackage, ...]
+
+
+class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which staging tree a compile key led to; ``compiled/KEY.json`` in the store."""
+
+    staging_sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Build:
+    """A finished build on disk."""
+
+    folder: Path
+    record: BuildRecord
+
+    @property
+    def packages(self) -> list[Path]:
+        """The package files."""
+        return [self.folder / package.file for package in self.record.packages]
+
+    def verify(self) -> None:
+        """Compare every package with the hash that was recorded; raises IntegrityError naming the file."""
+        for package in self.record.packages:
+            path = self.folder / package.file
+            if not path.is_file() or files.sha256(path) != package.sha256:
+                raise IntegrityError(
+                    f"{path} is not the file that was built: its SHA-256 is not {package.sha256}.",
+                    hint=f"./inv build {self.record.release} makes it again.",
+                )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that fixes a build's bytes, and where and how it is run."""
+
+    release: Release
+    recipe: recipe.Recipe
+    image: Image
+    packager: str
+
+    @property
+    def compile_key(self) -> str:
+        """Hash of all that can reach the staging tree."""
+        return _digest(
+            {
+                "pkgbuild": self.recipe.compile_part,
+                "sources": [[s.name, s.sha256] for s in self.release.sources],
+                "image": self.image.id,
+                "source_date_epoch": self.release.source_date_epoch,
+                "driver": (_MAKEPKG / "compile.sh").read_text(),
+            }
+        )
+
+    @property
+    def build_id(self) -> str:
+        """Hash of all that can reach the packages, as the name of their folder: 16 hexadecimal digits."""
+        return _digest(
+            {
+                "compile": self.compile_key,
+                "files": {n: hashlib.sha256(d).hexdigest() for n, d in self.recipe.files.items()},
+                "packager": self.packager,
+                "driver": (_MAKEPKG / "package.sh").read_text(),
+                "makepkg.conf": (_MAKEPKG / "makepkg.conf").read_text(),
+            }
+        )[:16]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What both stages' commands find in their environment."""
+        return {"SOURCE_DATE_EPOCH": str(self.release.source_date_epoch)}
+
+
+def _digest(inputs: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Where builds run and where their results go.
+
+    ``sources`` fetches the release's sources and returns them by SHA-256; it is called only when
+    something must be compiled.
+    """
+
+    store: Store
+    artifacts: Path
+    engine: Callable[[], Engine]
+    sources: Callable[[], dict[str, Path]]
+    jobs: int
+
+    def build(self, plan: Plan) -> Build:
+        """Return the packages of a plan, building what is not in place yet."""
+        folder = self.artifacts / plan.release.name / plan.build_id
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.parent / f".{plan.build_id}.lock"):
+            build = self._finished(folder)
+            if build is None:
+                build = self._make(plan, folder)
+            files.replace_link(folder.parent / "latest", plan.build_id)
+        return build
+
+    def _finished(self, folder: Path) -> Build | None:
+        if not (folder / "build.json").is_file():
+            return None
+        build = read(folder)
+        try:
+            build.verify()
+        except IntegrityError as e:
+            log.warn(f"{e.message} It is built again.")
+            shutil.rmtree(folder)
+            return None
+        return build
+
+    def _make(self, plan: Plan, folder: Path) -> Build:
+        start = time.monotonic()
+        logs = folder.parent
+        engine = self.engine()
+        staging = self._compiled(plan, engine, logs / f"{plan.build_id}.compile.log")
+        with (
+            scratch(self.store.root / "scratch", "build") as temporary,
+            log.step(f"Packaging {plan.release.name}"),
+        ):
+            output = temporary / "output"
+            output.mkdir()
+            log_path = logs / f"{plan.build_id}.package.log"
+            self._package(plan, engine, staging, output, log_path)
+            record = BuildRecord(
+                release=plan.release.name,
+                build_id=plan.build_id,
+                compile_key=plan.compile_key,
+                image=plan.image.name,
+                image_id=plan.image.id,
+                engine=engine.name,
+                seconds=round(time.monotonic() - start, 1),
+                packages=tuple(_describe(p) for p in sorted(output.glob("*.pkg.tar.*"))),
+            )
+            return self._place(plan, record, output, folder)
+
+    def _place(self, plan: Plan, record: BuildRecord, output: Path, folder: Path) -> Build:
+        """Give the finished build its name, all at once."""
+        with scratch(folder.parent, ".new") as temporary:
+            new = temporary / "build"
+            (new / "aur").mkdir(parents=True)
+            for package in record.packages:
+                shutil.copyfile(output / package.file, new / package.file)
+            recipe.write(plan.recipe, new / "aur")
+            shutil.copyfile(output / ".SRCINFO", new / "aur" / ".SRCINFO")
+            for stage in ("compile", "package"):
+                path = folder.parent / f"{plan.build_id}.{stage}.log"
+                if path.is_file():
+                    path.replace(new / f"{stage}.log")
+            if not (new / "compile.log").is_file():
+                shutil.copyfile(self._compiled_log(plan), new / "compile.log")
+            (new / "build.json").write_bytes(_pretty(record))
+            files.sync_tree(new)
+            if folder.exists():
+                shutil.rmtree(folder)  # a folder without its build.json is nobody's
+            new.rename(folder)
+        return Build(folder, record)
+
+    def _compiled_log(self, plan: Plan) -> Path:
+        return self.store.root / "compiled" / f"{plan.compile_key}.log"
+
+    def _compiled(self, plan: Plan, engine: Engine, log_path: Path) -> Path:
+        """Return the staging tree's tar, compiling where the store does not have it."""
+        record_path = self.store.root / "compiled" / f"{plan.compile_key}.json"
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            record = msgspec.json.decode(record_path.read_bytes(), type=CompiledRecord)
+            try:
+                found = self.store.find(record.staging_sha256, "the compiled tree")
+            except IntegrityError as e:
+                log.warn(f"{e.message} It is compiled again.")
+                found = None
+            if found is not None and self._compiled_log(plan).is_file():
+                log.info("compiled already; only packaging")
+                return found
+        sources = self.sources()
+        with (
+            scratch(self.store.root / "scratch", "compile") as temporary,
+            log.step(f"Compiling {plan.release.name} in {plan.image.name} with {engine.name}"),
+        ):
+            staging = self._compile(plan, engine, sources, temporary, log_path)
+            entry = self.store.add_file(staging)
+        files.write_bytes(self._compiled_log(plan), log_path.read_bytes())
+        files.write_bytes(record_path, _pretty(CompiledRecord(staging_sha256=entry.name)))
+        return entry
+
+    def _compile(
+        self, plan: Plan, engine: Engine, sources: dict[str, Path], temporary: Path, log_path: Path
+    ) -> Path:
+        pkgbuild = temporary / "PKGBUILD"
+        pkgbuild.write_text(plan.recipe.compile_part, encoding="utf-8")
+        inputs = {"PKGBUILD": pkgbuild, "compile.sh": _MAKEPKG / "compile.sh"}
+        inputs |= {f"sources/{s.name}": sources[s.sha256] for s in plan.release.sources}
+        environment = {**plan.environment, "MAKEFLAGS": f"-j{self.jobs}"}
+        job = Job(("/bin/bash", "compile.sh"), inputs, environment=environment, limits=Limits())
+        output = temporary / "output"
+        output.mkdir()
+        with _logged(log_path) as on_line:
+            engine.run(job, plan.image, output, on_line)
+        return output / "staging.tar"
+
+    def _package(self, plan: Plan, engine: Engine, staging: Path, output: Path, log_path: Path) -> None:
+        with scratch(self.store.root / "scratch", "recipe") as folder:
+            recipe.write(plan.recipe, folder)
+            inputs = {
+                "PKGBUILD": folder / "PKGBUILD",
+                "makepkg.conf": _MAKEPKG / "makepkg.conf",
+                "package.sh": _MAKEPKG / "package.sh",
+                "staging.tar": staging,
+            }
+            inputs |= {f"support/{name}": folder / name for name in plan.recipe.support}
+            environment = {**plan.environment, "PACKAGER": plan.packager, "PKGDEST": "/build/output"}
+            job = Job(("/bin/bash", "package.sh"), inputs, environment=environment)
+            with _logged(log_path) as on_line:
+                engine.run(job, plan.image, output, on_line)
+
+
+def _describe(path: Path) -> BuiltPackage:
+    return BuiltPackage(file=path.name, size=path.stat().st_size, sha256=files.sha256(path))
+
+
+def _pretty(record: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[Callable[[str], None]]:
+    """Write every line to a log file, and show those that say which part has come."""
+    log.info(f"log: {path}")
+    with path.open("w", encoding="utf-8") as file:
+
+        def on_line(line: str) -> None:
+            file.write(line + "\n")
+            file.flush()
+            if line.startswith(_PHASE):
+                log.info(line.removeprefix(_PHASE))
+
+        try:
+            yield on_line
+        except PipelineError as e:
+            raise type(e)(e.message, hint=f"{e.hint or ''}\nThe whole log: {path}".lstrip()) from e
+
+
+def read(folder: Path) -> Build:
+    """Read a finished build; raises IntegrityError where its record is damaged."""
+    path = folder / "build.json"
+    try:
+        return Build(folder, msgspec.json.decode(path.read_bytes(), type=BuildRecord))
+    except (OSError, msgspec.DecodeError) as e:
+        raise IntegrityError(f"{path} is damaged: {e}.", hint=f"Remove {folder} and build again.") from e
+
+
+def newest(artifacts: Path, release: str) -> Build:
+    """Return a release's newest finished build; raises UsageError where there is none."""
+    link = artifacts / release / "latest"
+    if not link.exists():
+        raise UsageError(f"Release {release} has not been built.", hint=f"./inv build {release}")
+    return read(link.resolve())

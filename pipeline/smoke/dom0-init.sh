@@ -1,0 +1,62 @@
+#!/bin/sh
+# First process of the test host: does by hand what the package's units do on a real one.
+export PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
+say() { echo "smoke: $*" >/dev/console; }
+
+/bin/busybox mkdir -p /proc /sys /dev /run /tmp /var/log/xen /var/lib/xen /var/lib/xenstored /var/log/xen/console
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox --install -s
+exec </dev/console >/dev/console 2>&1
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+# Xen's locking.sh opens these; without them it loops until libxl gives up.
+ln -sfn /proc/self/fd /dev/fd
+ln -sfn fd/0 /dev/stdin
+ln -sfn fd/1 /dev/stdout
+ln -sfn fd/2 /dev/stderr
+[ -e /var/run ] || ln -s ../run /var/run
+mkdir -p /run/xen /run/xenstored /run/smoke /run/lock
+[ -e /var/lock ] || ln -s ../run/lock /var/lock
+hostname smoke
+
+while read -r module; do
+    insmod "/usr/lib/smoke/modules/$module.ko" || say "module $module: not loaded"
+done </usr/lib/smoke/modules.order
+
+# The agent comes before the services, so that a service that hangs can be looked at.
+/usr/lib/smoke/agent &
+
+. /usr/lib/smoke/programs
+note() { echo "$2" >"/run/smoke/$1"; say "$1: $2"; }
+
+mount -t xenfs xenfs /proc/xen
+note xenfs $?
+
+timeout 20 "$OXENSTORED" --pid-file /run/xen/xenstored.pid
+status=$?
+tries=0
+while [ ! -S /run/xenstored/socket ] && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.1; done
+note xenstored $status
+
+if [ -n "$XEN_INIT_DOM0" ]; then
+    timeout 20 "$XEN_INIT_DOM0"
+    note init-dom0 $?
+else
+    # Xen 4.4 and older: the unit of xenstored writes the name itself.
+    timeout 20 "$XENSTORE_WRITE" /local/domain/0/name Domain-0 domid 0
+    note init-dom0 $?
+fi
+
+timeout 20 "$XENCONSOLED" --log=all --pid-file=/run/xen/xenconsoled.pid
+note xenconsoled $?
+
+ip link set lo up
+ip link add name xenbr0 type bridge && ip link set xenbr0 up
+note xenbr0 $?
+
+note services done
+wait
+# Not reached while the agent lives; the first process must never end.
+while :; do sleep 60; done

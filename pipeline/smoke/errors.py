@@ -1,0 +1,53 @@
+"""One exception per class of failure of a smoke run; the class decides what happens next.
+
+Faults of the thing under test end the run as failed. Faults of the test bed are tried once more, from
+a cold start, before they count.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import FailureError, HostError
+
+
+class XenPanicError(FailureError):
+    """Xen itself panicked, or hit a trap or BUG that it does not survive."""
+
+
+class Dom0PanicError(FailureError):
+    """The kernel of dom0 panicked or oopsed, or Xen crashed dom0 because of what it did."""
+
+
+class MachineResetError(FailureError):
+    """The machine reset or switched itself off, and nothing on the serial line says why."""
+
+
+class HangError(FailureError):
+    """Something did not happen within its limit while machine and agent were still there."""
+
+
+class WrongBannerError(FailureError):
+    """The Xen that booted is not the version that was built."""
+
+
+class PackageContentError(FailureError):
+    """No bootable dom0 can be assembled from the package: a file or a library is missing or damaged."""
+
+
+class InfrastructureError(HostError):
+    """The test bed failed; says nothing about the packages. Base of its more exact kinds."""
+
+
+class NoBannerError(InfrastructureError):
+    """Not one line of Xen came over the serial line."""
+
+
+class AgentLostError(InfrastructureError):
+    """The agent in dom0 no longer answers, although the machine runs."""
+
+
+class QemuDiedError(InfrastructureError):
+    """QEMU could not be started, or ended by itself without the machine having asked for it."""
+
+
+class KernelImageError(HostError):
+    """The kernel package or the boot image in it is not what it should be."""

@@ -1,0 +1,72 @@
+"""Runs Invoke so that every failure is one sentence with a hint and the documented exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from invoke.config import Config
+from invoke.exceptions import CollectionNotFound, Exit, ParseError
+from invoke.program import Program
+
+from pipeline import log
+from pipeline.errors import ExitStatus, PipelineError
+
+INTERRUPTED = 130
+"""What shells report for a command ended by Ctrl-C: 128 and SIGINT's number."""
+
+
+class _ProjectConfig(Config):
+    """Invoke's configuration, with INVOKE_* variables for this project's settings too."""
+
+    @staticmethod
+    def global_defaults() -> dict[str, object]:
+        """Invoke's defaults, and the keys that variables may set: Invoke reads no others from them."""
+        defaults: dict[str, object] = Config.global_defaults()
+        defaults["pipeline"] = {
+            "engine": "auto",
+            "jobs": 0,
+            "downloads": 6,
+            "packager": "Unknown Packager",
+            "store": "",
+            "artifacts": "artifacts",
+        }
+        return defaults
+
+
+def main(project: Path, arguments: Sequence[str]) -> int:
+    """Run the commands of ``project``'s tasks.py and return the exit status."""
+    program = Program(name="inv", binary="inv", version="0.1.0", config_class=_ProjectConfig)
+    argv = ["inv", "--search-root", str(project), *arguments]
+    try:
+        program.create_config()
+        program.parse_core(argv)
+        program.parse_collection()
+        program.parse_tasks()
+        program.parse_cleanup()
+        program.update_config()
+        program.execute()
+    except Exit as e:
+        return int(e.code)
+    except ParseError as e:
+        log.error(str(e), hint="./inv --list shows the commands, ./inv --help COMMAND explains one.")
+        return ExitStatus.USAGE
+    except CollectionNotFound:
+        log.error(f"There is no tasks.py in {project}.")
+        return ExitStatus.HOST
+    except PipelineError as e:
+        log.error(e.message, e.hint)
+        return e.status
+    except OSError as e:
+        # A full disk, a folder without permission: the host's failure wherever it happens.
+        log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
+        return ExitStatus.HOST
+    except KeyboardInterrupt:
+        log.error("Interrupted.", hint="The same command goes on where this one stopped.")
+        return INTERRUPTED
+    return ExitStatus.FINE
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,109 @@
+"""What this host must have installed, and how it gets it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+
+from pipeline import log
+from pipeline.errors import CommandError, HostError
+from pipeline.run import run
+
+
+@dataclass(frozen=True)
+class PackageManager:
+    """A distribution's package manager: what is needed by which name, and how to ask and install."""
+
+    needed: tuple[str, ...]
+    needed_for_tests: tuple[str, ...]
+    query: tuple[str, ...]
+    update: tuple[str, ...] | None
+    install: tuple[str, ...]
+
+    def missing(self, wanted: tuple[str, ...]) -> list[str]:
+        """Return those of ``wanted`` that are not installed."""
+        output = run([*self.query, *wanted], expect=None, merge_stderr=False).output
+        installed = {line.split()[0] for line in output.splitlines() if " not-installed" not in line}
+        return [name for name in wanted if name not in installed]
+
+
+_APT = PackageManager(
+    needed=(
+        "apt-utils",
+        "bubblewrap",
+        "ca-certificates",
+        "debian-archive-keyring",
+        "kmod",
+        "libarchive13",
+        "mmdebstrap",
+        "qemu-system-x86",
+        "uidmap",
+        "util-linux",
+        "xz-utils",
+    ),
+    needed_for_tests=(
+        "cpio",
+        "docker.io",
+        "git",
+        "grub-common",
+        "libarchive-tools",
+        "makepkg",
+        "pacman-package-manager",
+        "shellcheck",
+    ),
+    query=("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"),
+    update=("apt-get", "--quiet", "update"),
+    install=("apt-get", "--quiet", "install", "--yes", "--no-install-recommends"),
+)
+
+_PACMAN = PackageManager(
+    needed=(
+        "apt",
+        "bubblewrap",
+        "debian-archive-keyring",
+        "dpkg",
+        "kmod",
+        "libarchive",
+        "mmdebstrap",
+        "qemu-system-x86",
+        "util-linux",
+        "xz",
+    ),
+    needed_for_tests=("cpio", "docker", "git", "grub", "shellcheck"),
+    query=("pacman", "--query"),
+    update=None,
+    install=("pacman", "--sync", "--needed", "--noconfirm"),
+)
+
+
+def package_manager() -> PackageManager:
+    """Return this host's package manager; raises HostError where it is neither apt nor pacman."""
+    # Debian has a pacman package too, so apt is asked first.
+    if shutil.which("dpkg-query") and shutil.which("apt-get"):
+        return _APT
+    if shutil.which("pacman"):
+        return _PACMAN
+    raise HostError("This host is neither a Debian nor an Arch system.", hint="README lists what is needed.")
+
+
+def set_up(*, tests: bool) -> None:
+    """Install what is missing; raises HostError naming the one command where this user may not."""
+    manager = package_manager()
+    wanted = manager.needed + (manager.needed_for_tests if tests else ())
+    missing = manager.missing(wanted)
+    if not missing:
+        log.info("setup: everything is installed")
+        return
+    commands = [*([manager.update] if manager.update else []), (*manager.install, *missing)]
+    if os.geteuid() != 0:
+        line = " && ".join(shlex.join(command) for command in commands)
+        raise HostError(f"This host lacks {', '.join(missing)}.", hint=f"Run as root: {line}")
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with log.step(f"Installing {', '.join(missing)}"):
+        for command in commands:
+            try:
+                run(command, env=env)
+            except CommandError as e:
+                raise HostError(f"{shlex.join(command[:2])} failed.", hint=e.hint) from e

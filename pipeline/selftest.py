@@ -1,0 +1,41 @@
+"""The project's own linters and tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pipeline import log
+from pipeline.errors import CommandError, FailureError
+from pipeline.release import PROJECT
+from pipeline.run import run
+
+
+def lint() -> None:
+    """Run ruff, mypy and shellcheck; raises FailureError naming the one that complained."""
+    scripts = [PROJECT / "inv", *sorted((PROJECT / "pipeline").rglob("*.sh"))]
+    commands: dict[str, list[str | Path]] = {
+        "ruff check": [sys.executable, "-m", "ruff", "check", "."],
+        "ruff format": [sys.executable, "-m", "ruff", "format", "--check", "."],
+        "mypy": [sys.executable, "-m", "mypy"],
+        "shellcheck": ["shellcheck", *scripts, PROJECT / "package" / "09_xen"],
+    }
+    for name, argv in commands.items():
+        with log.step(name):
+            try:
+                run(argv, cwd=PROJECT)
+            except CommandError as e:
+                raise FailureError(f"{name} complains.", hint=e.hint) from e
+
+
+def test(*, select: str, unit: bool) -> None:
+    """Run pytest, showing all that it says; raises FailureError where a test failed."""
+    argv = [sys.executable, "-m", "pytest"]
+    if select:
+        argv += ["-k", select]
+    if unit:
+        argv += ["-m", "not integration"]
+    result = run(argv, cwd=PROJECT, env=dict(os.environ), on_line=log.info, expect=None)
+    if result.status != 0:
+        raise FailureError("The tests failed.")

@@ -1,0 +1,224 @@
+"""The steps of the road from a release file to a booted package, wired up from the settings.
+
+Each step first looks whether what it makes is in place already, by the hash of all that goes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from pipeline import build as builds
+from pipeline import check as checks
+from pipeline import files, log, release
+from pipeline import recipe as recipes
+from pipeline.build import Build, Builder, Plan
+from pipeline.engine.choice import EngineChoice
+from pipeline.engine.job import Engine
+from pipeline.errors import FailureError, UsageError
+from pipeline.image import assembly
+from pipeline.image.assembly import Image
+from pipeline.release import Release
+from pipeline.settings import Settings
+from pipeline.source import Sha256
+
+
+class CheckFailedError(FailureError):
+    """The packages break a check."""
+
+
+class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """That a step was done on exactly these inputs; ``key`` is the hash of them all."""
+
+    key: Sha256
+    passed: bool
+    summary: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a release's summary."""
+
+    step: str
+    seconds: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Every step for one release, with the settings of one run."""
+
+    settings: Settings
+    release_name: str
+
+    @cached_property
+    def release(self) -> Release:
+        """The release file."""
+        return release.read(self.release_name)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, chosen on first use."""
+        choice = EngineChoice.parse(self.settings.engine)
+        return choice.open(self.settings.open_store.root / "scratch")
+
+    def fetch(self) -> dict[str, Path]:
+        """Bring every source of the release into the store."""
+        from pipeline.fetch import fetch
+
+        settings = self.settings
+        return fetch(
+            self.release.sources, settings.open_store, settings.open_mirrors, jobs=settings.downloads
+        )
+
+    def image(self) -> Image:
+        """Make the release's image ready for use."""
+        settings = self.settings
+        return assembly.prepare(
+            self.release.image, settings.open_store, settings.open_mirrors, jobs=settings.downloads
+        )
+
+    def plan(self) -> Plan:
+        """Fill the recipe; all that fixes the build's bytes is known then."""
+        image = self.image()
+        rendered = recipes.render(self.release, recipes.public_mirror(image))
+        return Plan(self.release, rendered, image, self.settings.packager)
+
+    def recipe(self) -> Path:
+        """Write the AUR folder and return it."""
+        plan = self.plan()
+        folder = self.settings.artifacts_folder / self.release.name / "aur"
+        srcinfo = recipes.srcinfo(
+            plan.recipe, plan.image, self.engine, self.settings.open_store.root / "scratch"
+        )
+        recipes.write(plan.recipe, folder)
+        files.write_text(folder / ".SRCINFO", srcinfo)
+        return folder
+
+    def build(self) -> Build:
+        """Build the packages, or find them built."""
+        settings = self.settings
+        builder = Builder(
+            store=settings.open_store,
+            artifacts=settings.artifacts_folder,
+            engine=lambda: self.engine,
+            sources=self.fetch,
+            jobs=settings.compile_jobs,
+        )
+        return builder.build(self.plan())
+
+    def newest(self) -> Build:
+        """The release's newest build, with its packages verified."""
+        found = builds.newest(self.settings.artifacts_folder, self.release.name)
+        found.verify()
+        return found
+
+    def check(self, packages: Sequence[Path], results: Path | None) -> StepRecord:
+        """Check packages; with ``results``, the record is kept there, and a kept one is not made again.
+
+        Raises CheckFailedError naming the first finding; all of them are printed.
+        """
+        key = _key(packages, self.release.expected, self.release.image, Path(checks.__file__))
+        return self._once(results, "check", key, lambda: self._check(packages, results))
+
+    def _check(self, packages: Sequence[Path], results: Path | None) -> tuple[bool, str]:
+        work = self.settings.open_store.root / "scratch"
+        checker = checks.Checker(self.image(), self.engine, work, self.release.expected)
+        with log.step("Checking the packages"):
+            record = checker.check(packages)
+            for finding in record.findings:
+                log.info(str(finding))
+        if results is not None:
+            data = msgspec.json.format(msgspec.json.encode(record), indent=2)
+            files.write_bytes(results / "check-findings.json", data + b"\n")
+        return record.passed, checks.summary(record.findings)
+
+    def smoke(self, packages: Sequence[Path], results: Path) -> StepRecord:
+        """Boot the packages; verdicts, serial log and screenshots go to ``results``/smoke."""
+        key = _key(packages, self.release.xen_version, self.release.image, Path(__file__).parent / "smoke")
+        return self._once(results, "smoke", key, lambda: self._smoke(packages, results))
+
+    def _smoke(self, packages: Sequence[Path], results: Path) -> tuple[bool, str]:
+        from pipeline.fetch import fetch
+        from pipeline.smoke import smoke
+
+        image = self.image()
+        kernel = image.lock.kernel
+        if kernel is None:
+            raise UsageError(f"Image {image.name} names no kernel to boot (at kernel of its definition).")
+        settings = self.settings
+        with log.step("Booting the packages"):
+            source = kernel.source
+            found = fetch([source], settings.open_store, settings.open_mirrors, jobs=1)
+            result = smoke(
+                packages,
+                image_root=image.root,
+                kernel=found[source.sha256],
+                xen_version=self.release.xen_version,
+                output=results / "smoke",
+                scratch=settings.open_store.root / "scratch",
+            )
+        return result.passed, result.summary
+
+    def _once(
+        self, results: Path | None, name: str, key: str, work: Callable[[], tuple[bool, str]]
+    ) -> StepRecord:
+        """Do a step unless its record is in place; raises CheckFailedError where it did not pass."""
+        path = None if results is None else results / f"{name}.json"
+        record = None if path is None else _read_record(path)
+        if record is None or record.key != key or not record.passed:
+            passed, summary = work()
+            record = StepRecord(key=key, passed=passed, summary=summary)
+            if path is not None:
+                files.write_bytes(path, msgspec.json.encode(record) + b"\n")
+        else:
+            log.info(f"{name}: {record.summary} (on these very packages, before)")
+        if not record.passed:
+            raise CheckFailedError(f"{name.capitalize()} failed: {record.summary}.")
+        return record
+
+    def run_all(self) -> tuple[Build, list[Row]]:
+        """Everything in order; returns the build and a row a step."""
+        rows: list[Row] = []
+
+        def timed(step: str, work: Callable[[], object]) -> object:
+            start = time.monotonic()
+            result = work()
+            verdict = result.summary if isinstance(result, StepRecord) else "done"
+            rows.append(Row(step, time.monotonic() - start, verdict))
+            return result
+
+        timed("fetch", self.fetch)
+        timed("image", self.image)
+        built = timed("build", self.build)
+        assert isinstance(built, Build)
+        timed("check", lambda: self.check(built.packages, built.folder))
+        timed("smoke", lambda: self.smoke(built.packages, built.folder))
+        return built, rows
+
+
+def _key(packages: Sequence[Path], *inputs: object) -> str:
+    """Hash what a step depends on: the packages' bytes, values, and the files of its own code."""
+    digest = hashlib.sha256()
+    for package in sorted(packages):
+        digest.update(files.sha256(package).encode())
+    for value in inputs:
+        if isinstance(value, Path):
+            for path in sorted(p for p in [value, *value.rglob("*")] if p.is_file() and p.suffix != ".pyc"):
+                digest.update(path.read_bytes())
+        else:
+            digest.update(msgspec.json.encode(value, order="sorted"))
+    return digest.hexdigest()
+
+
+def _read_record(path: Path) -> StepRecord | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StepRecord)
+    except (OSError, msgspec.DecodeError):
+        return None

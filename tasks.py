@@ -1,0 +1,194 @@
+"""The commands. Each reads its arguments, calls pipeline/, and prints; `./inv --list` shows them.
+
+Exit statuses of all: 0 fine, 1 the thing under test failed, 2 wrong use, 3 this host or an outside
+service failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from pipeline.steps import Steps
+
+# The parts are imported where they are used: a command must not wait for what it does not need.
+
+
+def _settings(context: Context) -> Settings:
+    from pipeline.settings import Settings
+
+    return Settings.read(context.config.pipeline)
+
+
+def _steps(context: Context, release: str) -> Steps:
+    from pipeline.steps import Steps
+
+    settings = _settings(context)
+    return Steps(settings, release or settings.release)
+
+
+def _print(text: object) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+@task(help={"dev": "Also what the project's own tests need."})
+def setup(context: Context, dev: bool = False) -> None:  # noqa: ARG001
+    """Install what this host lacks, or print the command that does.
+
+    Example: ./inv setup release 4.17
+    """
+    from pipeline import host
+
+    host.set_up(tests=dev)
+
+
+@task(positional=["release"], help={"release": "A name from releases/."})
+def fetch(context: Context, release: str = "") -> None:
+    """Bring every source of a release into the store, by hash.
+
+    Example: ./inv fetch 4.17
+    """
+    for path in _steps(context, release).fetch().values():
+        _print(path)
+
+
+@task(
+    positional=["name"],
+    help={"name": "A name from containers/; without one, the default release's image."},
+)
+def image(context: Context, name: str = "") -> None:
+    """Assemble an image from its lock, and verify it where it is in place.
+
+    Example: ./inv image debian-bookworm
+    """
+    from pipeline.image import assembly
+
+    settings = _settings(context)
+    name = name or _steps(context, "").release.image
+    ready = assembly.prepare(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
+    ready.verify()
+    ready.layer()
+    _print(f"{ready.id} {ready.root}")
+
+
+@task(positional=["name"], help={"name": "A name from containers/."})
+def image_lock(context: Context, name: str) -> None:
+    """Make an image's lock from today's packages (online).
+
+    Example: ./inv image.lock debian-bookworm
+    """
+    from pipeline.image import assembly, definition
+
+    settings = _settings(context)
+    assembly.make_lock(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
+    _print(definition.lock_path(name))
+
+
+@task(positional=["release"], help={"release": "A name from releases/."})
+def recipe(context: Context, release: str = "") -> None:
+    """Write the AUR folder: PKGBUILD, .SRCINFO and the support files.
+
+    Example: ./inv recipe 4.17
+    """
+    _print(_steps(context, release).recipe())
+
+
+@task(positional=["release"], help={"release": "A name from releases/."})
+def build(context: Context, release: str = "") -> None:
+    """Build the packages of a release.
+
+    Example: ./inv build 4.17
+    """
+    for path in _steps(context, release).build().packages:
+        _print(path)
+
+
+_PACKAGE_HELP = {
+    "release": "A name from releases/: which release's expectations count.",
+    "file": "A package file; may be given again. Without one, the release's newest build.",
+}
+
+
+@task(positional=["release"], iterable=["file"], help=_PACKAGE_HELP)
+def check(context: Context, file: list[str], release: str = "") -> None:
+    """Check packages without installing them.
+
+    Example: ./inv check 4.17
+    """
+    steps = _steps(context, release)
+    if file:
+        record = steps.check([Path(name) for name in file], None)
+    else:
+        newest = steps.newest()
+        record = steps.check(newest.packages, newest.folder)
+    _print(f"check: {record.summary}")
+
+
+@task(positional=["release"], iterable=["file"], help=_PACKAGE_HELP)
+def smoke(context: Context, file: list[str], release: str = "") -> None:
+    """Boot packages under QEMU and see whether they do what they promise.
+
+    Example: ./inv smoke 4.17
+    """
+    steps = _steps(context, release)
+    if file:
+        results = steps.settings.artifacts_folder / steps.release.name / "foreign"
+        record = steps.smoke([Path(name) for name in file], results)
+    else:
+        newest = steps.newest()
+        record = steps.smoke(newest.packages, newest.folder)
+    _print(f"smoke: {record.summary}")
+
+
+@task(positional=["release"], help={"release": "A name from releases/."})
+def release(context: Context, release: str = "") -> None:
+    """Fetch, build, check and boot a release, then sum it up.
+
+    Example: ./inv release 4.17
+    """
+    from pipeline import summary
+
+    built, rows = _steps(context, release).run_all()
+    _print(summary.render(built, rows))
+
+
+@task
+def lint(context: Context) -> None:  # noqa: ARG001
+    """Check the project's own code: ruff, mypy, shellcheck.
+
+    Example: ./inv lint
+    """
+    from pipeline import selftest
+
+    selftest.lint()
+
+
+@task(
+    help={
+        "select": "An expression for pytest's -k.",
+        "unit": "Only what takes seconds: nothing is built, booted or put into containers.",
+    }
+)
+def test(context: Context, select: str = "", unit: bool = False) -> None:  # noqa: ARG001
+    """Run the project's own linters and tests.
+
+    Example: ./inv setup --dev test
+    """
+    from pipeline import selftest
+
+    selftest.lint()
+    selftest.test(select=select, unit=unit)
+
+
+_image = Collection("image")
+_image.add_task(image, name="ready", default=True)
+_image.add_task(image_lock, name="lock")
+
+namespace = Collection(build, check, fetch, lint, recipe, release, setup, smoke, test, _image)

@@ -25,26 +25,35 @@ class NoMirrorError(HostError):
 def apt_mirrors() -> tuple[str, ...]:
     """Return the roots of the Debian mirrors that this host's apt uses; none where there is no apt.
 
-    apt is asked once a process. Debian's main archive comes first, then its others, then those whose
-    origin apt does not know yet because its lists were never fetched.
+    apt is asked once a process. Debian's main archive comes first, then its others. Where apt has no
+    lists yet and so knows no origins, all its archives are taken for Debian's: the hash decides anyway.
     """
-    argv = ["apt-get", "indextargets", "--format", _FORMAT, "Created-By: Packages"]
+    argv = ["apt-get", "indextargets", "--format", _FORMAT]
+    what = "Created-By: Packages"
     try:
-        output = run(argv, timeout=30, merge_stderr=False).output
+        known = parse_apt_targets(run([*argv, what], timeout=30, merge_stderr=False).output)
+        if known:
+            return known
+        # Without lists, as in a container image, apt says nothing unless it is told not to look at them.
+        argv.append("--no-release-info")
+        return parse_apt_targets(run([*argv, what], timeout=30, merge_stderr=False).output)
     except (ToolMissingError, CommandError, TimeLimitError):
         return ()
-    return parse_apt_targets(output)
 
 
 def parse_apt_targets(output: str) -> tuple[str, ...]:
-    """Pick the Debian mirrors out of lines of URL, origin and label, parted by tabs."""
+    """Pick the Debian mirrors out of lines of URL, origin and label, parted by tabs.
+
+    Fields that apt does not know are empty, or left as they stand in the format.
+    """
     ranked: list[tuple[int, str]] = []
     for line in output.splitlines():
         root, origin, label = [*line.split("\t"), "", ""][:3]
         # apt also knows cdrom:, copy:, mirror+http: and tor+https:, which requests does not.
-        if origin not in ("Debian", "") or not root.startswith(("http://", "https://", "file:/")):
+        unknown = origin in ("", "$(ORIGIN)")
+        if not (unknown or origin == "Debian") or not root.startswith(("http://", "https://", "file:/")):
             continue
-        ranked.append((2 if not origin else 0 if label == "Debian" else 1, root))
+        ranked.append((2 if unknown else 0 if label == "Debian" else 1, root))
     ranked.sort(key=lambda pair: pair[0])
     return tuple(dict.fromkeys(root for _, root in ranked))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import http.client
 import http.cookiejar
 import re
 import ssl
@@ -231,6 +232,8 @@ def _translated(limits: Limits) -> Iterator[None]:
         cause = _root(e)
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise RefusedError(f"its certificate is not trusted: {cause.verify_message}") from e
+        if isinstance(cause, http.client.IncompleteRead):
+            raise TransientError("the connection ended too early") from e
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         raise TransientError(reason, unreachable=isinstance(e, requests.ConnectionError)) from e
     except requests.RequestException as e:

@@ -49,7 +49,7 @@ def setup(context: Context, dev: bool = False) -> None:  # noqa: ARG001
     host.set_up(tests=dev)
 
 
-@task(positional=["release"], help={"release": "A name from releases/."})
+@task(positional=[], help={"release": "A name from releases/."})
 def fetch(context: Context, release: str = "") -> None:
     """Bring every source of a release into the store, by hash.
 
@@ -60,7 +60,7 @@ def fetch(context: Context, release: str = "") -> None:
 
 
 @task(
-    positional=["name"],
+    positional=[],
     help={"name": "A name from containers/; without one, the default release's image."},
 )
 def image(context: Context, name: str = "") -> None:
@@ -91,7 +91,7 @@ def image_lock(context: Context, name: str) -> None:
     _print(definition.lock_path(name))
 
 
-@task(positional=["release"], help={"release": "A name from releases/."})
+@task(positional=[], help={"release": "A name from releases/."})
 def recipe(context: Context, release: str = "") -> None:
     """Write the AUR folder: PKGBUILD, .SRCINFO and the support files.
 
@@ -100,7 +100,7 @@ def recipe(context: Context, release: str = "") -> None:
     _print(_steps(context, release).recipe())
 
 
-@task(positional=["release"], help={"release": "A name from releases/."})
+@task(positional=[], help={"release": "A name from releases/."})
 def build(context: Context, release: str = "") -> None:
     """Build the packages of a release.
 
@@ -110,44 +110,49 @@ def build(context: Context, release: str = "") -> None:
         _print(path)
 
 
-_PACKAGE_HELP = {
-    "release": "A name from releases/: which release's expectations count.",
-    "file": "A package file; may be given again. Without one, the release's newest build.",
+_TARGET_HELP = {
+    "target": "A release, whose newest build is meant, or package files. Without any, the default release.",
+    "expect": "The release whose expectations count for package files.",
 }
 
 
-@task(positional=["release"], iterable=["file"], help=_PACKAGE_HELP)
-def check(context: Context, file: list[str], release: str = "") -> None:
+def _packages(context: Context, target: list[str], expect: str) -> tuple[Steps, list[Path], Path]:
+    """Return the steps, the packages that are meant, and the folder for their results."""
+    from pipeline.errors import UsageError
+
+    files = [Path(word) for word in target if ".pkg.tar" in word]
+    names = [word for word in target if ".pkg.tar" not in word]
+    if len(names) + bool(files) > 1:
+        raise UsageError("Name one release, or package files.", hint="--expect names the release of files.")
+    if files:
+        steps = _steps(context, expect)
+        return steps, files, steps.settings.artifacts_folder / steps.release.name / "foreign"
+    steps = _steps(context, "".join(names))
+    newest = steps.newest()
+    return steps, newest.packages, newest.folder
+
+
+@task(positional=[], iterable=["target"], help=_TARGET_HELP)
+def check(context: Context, target: list[str], expect: str = "") -> None:
     """Check packages without installing them.
 
     Example: ./inv check 4.17
     """
-    steps = _steps(context, release)
-    if file:
-        record = steps.check([Path(name) for name in file], None)
-    else:
-        newest = steps.newest()
-        record = steps.check(newest.packages, newest.folder)
-    _print(f"check: {record.summary}")
+    steps, packages, results = _packages(context, target, expect)
+    _print(f"check: {steps.check(packages, results).summary}")
 
 
-@task(positional=["release"], iterable=["file"], help=_PACKAGE_HELP)
-def smoke(context: Context, file: list[str], release: str = "") -> None:
+@task(positional=[], iterable=["target"], help=_TARGET_HELP)
+def smoke(context: Context, target: list[str], expect: str = "") -> None:
     """Boot packages under QEMU and see whether they do what they promise.
 
     Example: ./inv smoke 4.17
     """
-    steps = _steps(context, release)
-    if file:
-        results = steps.settings.artifacts_folder / steps.release.name / "foreign"
-        record = steps.smoke([Path(name) for name in file], results)
-    else:
-        newest = steps.newest()
-        record = steps.smoke(newest.packages, newest.folder)
-    _print(f"smoke: {record.summary}")
+    steps, packages, results = _packages(context, target, expect)
+    _print(f"smoke: {steps.smoke(packages, results).summary}")
 
 
-@task(positional=["release"], help={"release": "A name from releases/."})
+@task(positional=[], help={"release": "A name from releases/."})
 def release(context: Context, release: str = "") -> None:
     """Fetch, build, check and boot a release, then sum it up.
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from invoke.config import Config
 from invoke.exceptions import CollectionNotFound, Exit, ParseError
+from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 from pipeline import log
 from pipeline.errors import ExitStatus, PipelineError
+
+OPTIONAL = ("release", "target", "name")
+"""Arguments that may be given without their names; a command has one of them at most."""
 
 INTERRUPTED = 130
 """What shells report for a command ended by Ctrl-C: 128 and SIGINT's number."""
@@ -38,11 +42,11 @@ class _ProjectConfig(Config):
 def main(project: Path, arguments: Sequence[str]) -> int:
     """Run the commands of ``project``'s tasks.py and return the exit status."""
     program = Program(name="inv", binary="inv", version="0.1.0", config_class=_ProjectConfig)
-    argv = ["inv", "--search-root", str(project), *arguments]
     try:
         program.create_config()
-        program.parse_core(argv)
+        program.parse_core(["inv", "--search-root", str(project), *arguments])
         program.parse_collection()
+        program.core.unparsed = spell_out(program.core.unparsed, program.collection.to_contexts())
         program.parse_tasks()
         program.parse_cleanup()
         program.update_config()
@@ -66,6 +70,30 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error("Interrupted.", hint="The same command goes on where this one stopped.")
         return INTERRUPTED
     return ExitStatus.FINE
+
+
+def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[str]:
+    """Turn ``build 4.17`` into ``build --release=4.17``.
+
+    Invoke demands every positional argument that it knows of; ours may be left out. So a word that is
+    neither a command, nor an option, nor an option's value stands for the command's OPTIONAL argument.
+    """
+    by_name = {name: c for c in commands for name in (c.name, *c.aliases)}
+    result: list[str] = []
+    command: ParserContext | None = None
+    value_comes = False
+    for word in words:
+        if value_comes or word.startswith("-"):
+            flag = None if command is None or value_comes else command.flags.get(word)
+            value_comes = flag is not None and flag.takes_value
+            result.append(word)
+        elif word in by_name:
+            command = by_name[word]
+            result.append(word)
+        else:
+            names = [n for n in OPTIONAL if command is not None and n in command.args]
+            result.append(f"--{names[0]}={word}" if names else word)
+    return result
 
 
 if __name__ == "__main__":

@@ -119,24 +119,23 @@ class Steps:
         found.verify()
         return found
 
-    def check(self, packages: Sequence[Path], results: Path | None) -> StepRecord:
-        """Check packages; with ``results``, the record is kept there, and a kept one is not made again.
+    def check(self, packages: Sequence[Path], results: Path) -> StepRecord:
+        """Check packages; the findings go to ``results``, and a kept record is not made again.
 
-        Raises CheckFailedError naming the first finding; all of them are printed.
+        Raises CheckFailedError where one is an error; all of them are printed.
         """
         key = _key(packages, self.release.expected, self.release.image, Path(checks.__file__))
         return self._once(results, "check", key, lambda: self._check(packages, results))
 
-    def _check(self, packages: Sequence[Path], results: Path | None) -> tuple[bool, str]:
+    def _check(self, packages: Sequence[Path], results: Path) -> tuple[bool, str]:
         work = self.settings.open_store.root / "scratch"
         checker = checks.Checker(self.image(), self.engine, work, self.release.expected)
         with log.step("Checking the packages"):
             record = checker.check(packages)
             for finding in record.findings:
                 log.info(str(finding))
-        if results is not None:
-            data = msgspec.json.format(msgspec.json.encode(record), indent=2)
-            files.write_bytes(results / "check-findings.json", data + b"\n")
+        data = msgspec.json.format(msgspec.json.encode(record), indent=2)
+        files.write_bytes(results / "check-findings.json", data + b"\n")
         return record.passed, checks.summary(record.findings)
 
     def smoke(self, packages: Sequence[Path], results: Path) -> StepRecord:
@@ -166,17 +165,14 @@ class Steps:
             )
         return result.passed, result.summary
 
-    def _once(
-        self, results: Path | None, name: str, key: str, work: Callable[[], tuple[bool, str]]
-    ) -> StepRecord:
+    def _once(self, results: Path, name: str, key: str, work: Callable[[], tuple[bool, str]]) -> StepRecord:
         """Do a step unless its record is in place; raises CheckFailedError where it did not pass."""
-        path = None if results is None else results / f"{name}.json"
-        record = None if path is None else _read_record(path)
+        path = results / f"{name}.json"
+        record = _read_record(path)
         if record is None or record.key != key or not record.passed:
             passed, summary = work()
             record = StepRecord(key=key, passed=passed, summary=summary)
-            if path is not None:
-                files.write_bytes(path, msgspec.json.encode(record) + b"\n")
+            files.write_bytes(path, msgspec.json.encode(record) + b"\n")
         else:
             log.info(f"{name}: {record.summary} (on these very packages, before)")
         if not record.passed:

@@ -160,6 +160,8 @@ def _unpack_tree(tar: Path, folder: Path) -> str:
     root.mkdir(parents=True)
     owner = "--same-owner" if os.geteuid() == 0 else "--no-same-owner"
     run(["tar", "--extract", "--preserve-permissions", "--numeric-owner", owner, "--file", tar], cwd=root)
+    # mmdebstrap leaves /dev out with what is in it; bubblewrap mounts its own there.
+    (root / "dev").mkdir(mode=0o755, exist_ok=True)
     manifest = tree.manifest(root)
     (folder / "manifest").write_text(manifest, encoding="utf-8")
     return manifest

@@ -1,0 +1,1 @@
+"""Boot packages in a virtual machine and check what they do; see suite.smoke."""

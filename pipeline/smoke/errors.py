@@ -51,3 +51,7 @@ class QemuDiedError(InfrastructureError):
 
 class KernelImageError(HostError):
     """The kernel package or the boot image in it is not what it should be."""
+
+
+class CheckFailedError(FailureError):
+    """Dom0 runs, but one thing in it is not as it should be; other checks can still be made."""

@@ -98,14 +98,14 @@ def read_packages(packages: Iterable[Path]) -> PackageLayer:
             with libarchive.file_reader(str(package)) as archive:
                 for entry in archive:
                     path = _clean(package, entry.pathname)
-                    data = b""
+                    data = bytearray()
                     if entry.isfile or entry.islnk:
                         for block in entry.get_blocks():
                             data += block
                             if len(data) > room:
                                 raise PackageContentError(f"{package.name} is larger than {MAX_PACKAGE} B.")
                         room -= len(data)
-                    _add(layer.tree, path, entry, data)
+                    _add(layer.tree, path, entry, bytes(data))
         except libarchive.ArchiveError as e:
             raise PackageContentError(f"{package.name} cannot be read: {e}.") from e
     return layer

@@ -11,9 +11,12 @@ import posixpath
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import InterpSegment
 
 from pipeline.smoke.cpio import File, Tree
 from pipeline.smoke.errors import PackageContentError
@@ -47,11 +50,12 @@ def read_needs(path: str, data: bytes) -> Needs | None:
         if elf.elfclass != 64 or elf["e_machine"] != "EM_X86_64":
             return None
         for segment in elf.iter_segments():
-            kind = segment["p_type"]
-            if kind == "PT_INTERP":
+            if isinstance(segment, InterpSegment):
                 interpreter = segment.get_interp_name()
-            elif kind == "PT_DYNAMIC":
-                for tag in segment.iter_tags():
+            elif isinstance(segment, DynamicSegment):
+                # pyelftools gives each kind of tag its own attributes, which no type can tell.
+                tags: Iterable[Any] = segment.iter_tags()
+                for tag in tags:
                     if tag.entry.d_tag == "DT_NEEDED":
                         libraries.append(tag.needed)
                     elif tag.entry.d_tag in ("DT_RUNPATH", "DT_RPATH"):

@@ -1,0 +1,117 @@
+"""Find out whether KVM can be used here: the device node alone says nothing.
+
+A software KVM opens like the real one, prints nothing, and can hang QEMU; so it must show in
+/proc/cpuinfo, open, and boot a Xen as far as its first line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from pipeline.errors import ToolMissingError
+
+PROBE_SECONDS = 8.0
+"""Seconds in which a real KVM has long printed Xen's first line; emulation needs 2 to 3."""
+
+
+class Kind(StrEnum):
+    """The accelerators of QEMU that the pipeline uses."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class Accelerator(msgspec.Struct, frozen=True):
+    """Which accelerator a run used, and why that one."""
+
+    kind: Kind
+    reason: str
+
+    @property
+    def qemu_option(self) -> str:
+        """The value of QEMU's -accel; never a list, so that QEMU cannot fall back by itself."""
+        return "kvm" if self.kind is Kind.KVM else "tcg,thread=multi"
+
+    @property
+    def qemu_cpu(self) -> str:
+        """The value of QEMU's -cpu."""
+        return "host" if self.kind is Kind.KVM else "max,-smap"
+
+
+def choose(
+    xen: bytes,
+    *,
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+    device: Path = Path("/dev/kvm"),
+    boots: Callable[[bytes], bool] | None = None,
+) -> Accelerator:
+    """Choose the accelerator; ``xen`` is an unpacked multiboot Xen for the probe boot.
+
+    The other arguments are where the facts come from, for tests.
+    """
+    flags = re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+    if flags is None:
+        return Accelerator(Kind.TCG, "The CPU has neither vmx nor svm.")
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return Accelerator(Kind.TCG, f"The CPU has {flags[1]}, but there is no {device}.")
+    except PermissionError:
+        return Accelerator(Kind.TCG, f"The CPU has {flags[1]}, but {device} may not be opened.")
+    except OSError as e:
+        return Accelerator(Kind.TCG, f"The CPU has {flags[1]}, but {device} does not open: {e.strerror}.")
+    if not (boots or kvm_boots)(xen):
+        return Accelerator(
+            Kind.TCG,
+            f"{device} opens, but a probe boot with it printed nothing of Xen in {PROBE_SECONDS:g} s.",
+        )
+    return Accelerator(
+        Kind.KVM, f"The CPU has {flags[1]}, and a probe boot with {device} printed Xen's lines."
+    )
+
+
+def kvm_boots(xen: bytes, seconds: float = PROBE_SECONDS) -> bool:
+    """Boot a Xen without any dom0 under KVM; whether it printed ``(XEN)`` in time.
+
+    Raises ToolMissingError.
+    """
+    if shutil.which("qemu-system-x86_64") is None:
+        raise ToolMissingError("qemu-system-x86_64 is not installed.", hint="./inv setup installs it.")
+    with tempfile.TemporaryDirectory(prefix="kvm-probe-") as folder:
+        (Path(folder) / "xen").write_bytes(xen)
+        # Not run.run: what is looked for comes early, and a hung QEMU must be killed, not waited for.
+        process = subprocess.Popen(
+            [
+                *("setpriv", "--pdeathsig", "KILL", "--"),
+                *("qemu-system-x86_64", "-nodefaults", "-no-reboot", "-accel", "kvm", "-cpu", "host"),
+                *("-m", "256", "-display", "none", "-vga", "none", "-net", "none", "-serial", "stdio"),
+                *("-kernel", "xen", "-append", "console=com1 com1=115200,8n1"),
+            ],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        watchdog = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+        watchdog.start()
+        try:
+            return any(b"(XEN)" in line for line in process.stdout)
+        finally:
+            watchdog.cancel()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()

@@ -132,7 +132,7 @@ def rangeless(data: bytes, count: int | None = None) -> Behaviour:
 
 
 def wrong_range(data: bytes, content_range: str) -> Behaviour:
-    """Answer a range with 206 and a wrong Content-Range (none where empty), and a whole file right."""
+    """Answer a range with 206, a wrong Content-Range (none where empty) and no body; a whole file right."""
 
     def behave(handler: Handler) -> None:
         if not handler.offset():
@@ -140,7 +140,8 @@ def wrong_range(data: bytes, content_range: str) -> Behaviour:
             return
         headers = {"Content-Length": str(len(data))}
         handler.begin(206, headers | ({"Content-Range": content_range} if content_range else {}))
-        handler.wfile.write(data)
+        time.sleep(1)  # a client that waits for the body has not looked at the header
+        handler.close_connection = True
 
     return behave
 

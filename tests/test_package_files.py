@@ -435,6 +435,22 @@ class TestText:
             for used in re.findall(r"EnvironmentFile=-/etc/conf.d/(\S+)", (PACKAGE / name).read_text()):
                 assert (PACKAGE / f"{used}.conf").is_file()
 
+    def test_messages_name_what_exists(self) -> None:
+        """The steps that pacman shows are typed in as they stand."""
+        install = PACKAGE / "xen.install"
+        for function in ("post_install", "post_upgrade"):
+            shown = subprocess.run(
+                ["sh", "-e", "-c", f". {install}; {function}"], capture_output=True, text=True, check=True
+            ).stdout
+            assert "host" in shown
+        text = install.read_text()
+        units = re.findall(r"\S+\.service", text)
+        assert len(units) >= 3
+        assert set(units) <= set(UNITS)
+        recipe = (PROJECT / "PKGBUILD.in").read_text()
+        for path in re.findall(r"(?<=\s)/(?:boot|usr|etc/xen)/\S+[a-z]", text):
+            assert path[1:] in recipe, path
+
     def test_every_file_is_installed(self) -> None:
         """A support file that the recipe forgets is one that users do not get."""
         recipe = (PROJECT / "PKGBUILD.in").read_text()

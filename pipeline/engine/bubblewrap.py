@@ -88,7 +88,7 @@ def _sandbox(root: Path, workspace: Path, job: Job) -> list[str]:
         "--ro-bind", os.fspath(root), "/",
         "--proc", "/proc",
         "--dev", "/dev",
-        "--tmpfs", "/tmp",  # noqa: S108 - the job's own
+        "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the job's own
         "--tmpfs", "/run",
         "--bind", os.fspath(workspace), WORKSPACE,
         "--chdir", WORKSPACE,

@@ -5,6 +5,7 @@ what it prints. Only grub-probe has a stand-in in most tests, because it reads b
 for which a test needs root; one test uses the real one on a loop device where that is possible.
 """
 
+import gzip
 import os
 import re
 import shutil
@@ -493,3 +494,44 @@ class TestRecipe:
         assert done.returncode != 0
         assert "did not make xen/boot/xen.gz" in done.stderr
         assert "reached" not in done.stdout
+
+    @pytest.fixture
+    def staged(self, tmp_path: Path) -> Path:
+        """A staging folder with a file for each one that the recipe asks for."""
+        recipe = (PROJECT / "PKGBUILD.in").read_text()
+        for name in re.findall(r"^\t(xen(?:-docs)?/\S+)$", recipe, re.MULTILINE):
+            path = tmp_path / "staging" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("content\n")
+        (tmp_path / "staging/xen/boot/xen.gz").write_bytes(gzip.compress(b"hypervisor"))
+        return tmp_path
+
+    @pytest.mark.parametrize("options", ["+o pipefail", "-o pipefail"])
+    def test_staging(self, staged: Path, options: str) -> None:
+        """A folder name in a program tells users where its debug files are not, and builds differ."""
+
+        def check() -> subprocess.CompletedProcess[str]:
+            return self.run(staged, f"set {options}\nsrcdir={staged}\n_assert_staged\necho reached")
+
+        assert check().stdout == "reached\n", check().stderr
+        image = staged / "staging/xen/boot/xen.gz"
+        image.write_bytes(gzip.compress(os.fsencode(staged) + os.urandom(1 << 20)))
+        done = check()
+        assert done.returncode != 0
+        assert "boot/xen.gz" in done.stderr
+        image.write_bytes(gzip.compress(b"hypervisor"))
+        program = staged / "staging/xen/usr/bin/xl"
+        program.write_bytes(b"\0" + os.fsencode(staged))
+        assert "staging/xen/usr/bin/xl" in check().stderr
+        program.write_text("content")
+        for name in ("usr/local/x", "lib64/x", "etc/init.d/x", "usr/lib/libx.a", "usr/sbin/x", "var/run/x"):
+            path = staged / "staging/xen" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            done = check()
+            assert done.returncode != 0
+            assert name in done.stderr
+            path.unlink()
+            if not name.startswith("usr/lib/"):
+                path.parent.rmdir()
+        assert check().returncode == 0

@@ -10,8 +10,8 @@ import hashlib
 import re
 import stat
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import libarchive
@@ -114,7 +114,7 @@ def read(path: Path) -> Package:
     try:
         with libarchive.file_reader(str(path)) as archive:
             for entry in archive:
-                member = _member(path, entry)
+                member = _hard_link(path, entry, members) if entry.islnk else _member(path, entry)
                 if member.path in members:
                     raise PackageError(f"{path.name} holds {member.path} twice.")
                 total += member.size
@@ -137,11 +137,7 @@ def read(path: Path) -> Package:
 
 
 def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
-    name = entry.pathname.removeprefix("./").rstrip("/")
-    if not name or name.startswith("/") or ".." in name.split("/"):
-        raise PackageError(f"{path.name} has a member that leads out of it: {entry.pathname!r}.")
-    if entry.islnk:
-        raise PackageError(f"{path.name} has a hard link, which makepkg never makes: {name}.")
+    name = _name(path, entry.pathname)
     # .MTREE names the metadata files too, so their content is kept as it is.
     keep = name.startswith(".") or entry.size <= _MAX_METADATA
     digest = hashlib.sha256()
@@ -165,6 +161,22 @@ def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
         sha256=digest.hexdigest() if entry.isreg else "",
         content=b"".join(blocks) if entry.isreg and size <= _MAX_METADATA else None,
     )
+
+
+def _name(path: Path, pathname: str) -> str:
+    name = pathname.removeprefix("./").rstrip("/")
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        raise PackageError(f"{path.name} has a member that leads out of it: {pathname!r}.")
+    return name
+
+
+def _hard_link(path: Path, entry: libarchive.ArchiveEntry, members: Mapping[str, Member]) -> Member:
+    """Return a second name of a file that came before; tar(5) stores it without content."""
+    name = _name(path, entry.pathname)
+    first = members.get(_name(path, entry.linkpath))
+    if first is None or not first.is_file:
+        raise PackageError(f"{path.name} has a hard link to a file that it does not hold: {name}.")
+    return replace(first, path=name)
 
 
 def _metadata(path: Path, members: dict[str, Member], name: str) -> bytes:

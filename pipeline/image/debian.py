@@ -37,6 +37,8 @@ rm -rf var/cache/ldconfig var/cache/debconf/*-old var/lib/dpkg/*-old etc/*-
 printf 'builder:x:1000:1000:builder:/build:/usr/sbin/nologin\\n' >> etc/passwd
 printf 'builder:x:1000:\\n' >> etc/group
 mkdir -p build
+# A docker volume takes its owner from the folder that it covers.
+chown 1000:1000 build
 """
 
 

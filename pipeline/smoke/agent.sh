@@ -6,6 +6,7 @@
 umask 022
 work=/run/smoke
 mkdir -p "$work"
+echo $$ >"$work/agent.pid"
 
 find_port() {
     for name in /sys/class/virtio-ports/*/name; do

@@ -156,14 +156,15 @@ class Machine:
         self.command = qemu_arguments(self._shape, self._accelerator, *theirs)
         try:
             self._process = await self._spawn(theirs)
-            try:
-                await self._connect(*(pair[0] for pair in pairs))
-            except BaseException:
-                await self.close()
-                raise
         finally:
+            # With a copy of QEMU's ends left here, QEMU's death would not end the lines.
             for _, end in pairs:
                 end.close()
+        try:
+            await self._connect(*(pair[0] for pair in pairs))
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

@@ -17,6 +17,7 @@ from typing import Any
 
 import filelock
 import msgspec
+from tqdm import tqdm
 
 from pipeline import files, log, recipe
 from pipeline.engine.job import Engine, Job, Limits
@@ -281,11 +282,14 @@ def _pretty(record: msgspec.Struct) -> bytes:
 def _logged(path: Path) -> Iterator[Callable[[str], None]]:
     """Write every line to a log file, and show those that say which part has come."""
     log.info(f"log: {path}")
-    with path.open("w", encoding="utf-8") as file:
+    # On a terminal, one line shows that the job lives: its clock and how much it has said.
+    bar = tqdm(bar_format="{elapsed}, {n_fmt} lines of log", leave=False, disable=not log.is_terminal())
+    with path.open("w", encoding="utf-8") as file, bar:
 
         def on_line(line: str) -> None:
             file.write(line + "\n")
             file.flush()
+            bar.update()
             if line.startswith(_PHASE):
                 log.info(line.removeprefix(_PHASE))
 

@@ -28,6 +28,7 @@ BLOCK = 256 << 10
 _WORTHWHILE = 64 << 10
 _DRAW_EVERY = 0.2
 _LINE_EVERY = 10.0
+_FEW = 20
 _PATIENCE = 2.0
 _HINT = "The setting mirrors.rewrites can name other places for them."
 _OFFLINE_HINT = "The network is off; run ./inv fetch with it on."
@@ -352,13 +353,15 @@ def _progress(jobs: Sequence[_Job], bars: bool | None) -> _Progress:
 
 
 class _Lines:
-    """Progress for logs: a line for each file, and one now and then while big ones are on their way."""
+    """Progress for logs: a line for each of a few files, one now and then, and one in total."""
 
     def __init__(self, jobs: Sequence[_Job]) -> None:
         self._jobs = jobs
-        self._last = time.monotonic()
+        self._start = self._last = time.monotonic()
 
     def fetched(self, job: _Job) -> None:
+        if len(self._jobs) > _FEW:
+            return  # an image's hundreds of packages would bury the rest of the log
         took = log.duration(time.monotonic() - (job.started or 0))
         log.info(f"fetched {job.source.name} ({log.size(job.source.size)}) in {took}")
 
@@ -371,7 +374,10 @@ class _Lines:
         log.info(f"{log.size(done)} of {log.size(total)}, {finished} of {len(self._jobs)} files")
 
     def close(self) -> None:
-        pass
+        finished = [job for job in self._jobs if job.finished]
+        total = log.size(sum(job.source.size for job in finished))
+        took = log.duration(time.monotonic() - self._start)
+        log.info(f"{len(finished)} of {len(self._jobs)} files fetched ({total}) in {took}")
 
 
 class _Bars:

@@ -21,7 +21,7 @@ from pipeline import recipe as recipes
 from pipeline.build import Build, Builder, Plan
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine
-from pipeline.errors import FailureError, UsageError
+from pipeline.errors import FailureError, HostError, UsageError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
 from pipeline.release import Release
@@ -145,7 +145,8 @@ class Steps:
 
     def _smoke(self, packages: Sequence[Path], results: Path) -> tuple[bool, str]:
         from pipeline.fetch import fetch
-        from pipeline.smoke import smoke
+        from pipeline.smoke.results import Verdict
+        from pipeline.smoke.suite import smoke
 
         image = self.image()
         kernel = image.lock.kernel
@@ -161,9 +162,16 @@ class Steps:
                 kernel=found[source.sha256],
                 xen_version=self.release.xen_version,
                 output=results / "smoke",
-                scratch=settings.open_store.root / "scratch",
+                scratch=settings.open_store.root / "smoke",
             )
-        return result.passed, result.summary
+        failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
+        where = f"Results and serial log: {results / 'smoke'}"
+        if result.verdict is Verdict.INFRASTRUCTURE:
+            raise HostError(f"The test bed failed, which says nothing of the packages: {failed}", hint=where)
+        if failed:
+            log.info(where)
+            return False, failed
+        return True, f"{len(result.checks)} checks passed under {result.accelerator.kind}"
 
     def _once(self, results: Path, name: str, key: str, work: Callable[[], tuple[bool, str]]) -> StepRecord:
         """Do a step unless its record is in place; raises CheckFailedError where it did not pass."""

@@ -504,6 +504,10 @@ class TestRecipe:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("content\n")
         (tmp_path / "staging/xen/boot/xen.gz").write_bytes(gzip.compress(b"hypervisor"))
+        modules = tmp_path / "staging/xen/usr/lib/python3/site-packages"
+        (modules / "grub").mkdir(parents=True)
+        (modules / "grub/GrubConf.py").touch()
+        (modules / "xenfsimage.cpython-311.so").touch()
         return tmp_path
 
     @pytest.mark.parametrize("options", ["+o pipefail", "-o pipefail"])
@@ -511,7 +515,8 @@ class TestRecipe:
         """A folder name in a program tells users where its debug files are not, and builds differ."""
 
         def check() -> subprocess.CompletedProcess[str]:
-            return self.run(staged, f"set {options}\nsrcdir={staged}\n_assert_staged\necho reached")
+            settings = f"set {options}\nsrcdir={staged}\npython_dir=/usr/lib/python3/site-packages"
+            return self.run(staged, f"{settings}\n_assert_staged\necho reached")
 
         assert check().stdout == "reached\n", check().stderr
         image = staged / "staging/xen/boot/xen.gz"
@@ -535,3 +540,5 @@ class TestRecipe:
             if not name.startswith("usr/lib/"):
                 path.parent.rmdir()
         assert check().returncode == 0
+        next(staged.rglob("xenfsimage*")).unlink()
+        assert "pygrub's module xenfsimage*.so is not in" in check().stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pipeline.smoke.accelerator import Accelerator
 
 JUNIT, JSON, SERIAL, DOM0_LOG = "results.xml", "results.json", "serial.log", "dom0.log"
 """The files of a run, in its output folder."""
+MAX_ATTEMPTS = 2
+"""Boots of a run at the most, where the test bed fails."""
 
 
 class Verdict(StrEnum):
@@ -93,11 +96,18 @@ def read(path: Path) -> SmokeResult:
     return msgspec.json.decode(path.read_bytes(), type=SmokeResult)
 
 
-def write(result: SmokeResult, output: Path, serial: bytes, dom0_log: str) -> None:
-    """Write a run's files; results.json goes first and comes last, so that it never lies alone."""
+def write(result: SmokeResult, output: Path, serials: Sequence[bytes], dom0_log: str) -> None:
+    """Write a run's files; results.json goes first and comes last, so that it never lies alone.
+
+    ``serials`` has the log of each attempt; the last one's is serial.log, the first's serial.1.log.
+    """
     output.mkdir(parents=True, exist_ok=True)
     (output / JSON).unlink(missing_ok=True)
-    write_bytes(output / SERIAL, serial)
+    for number in range(1, MAX_ATTEMPTS):
+        # Of an earlier run in the same folder, that needed more attempts than this one.
+        (output / f"serial.{number}.log").unlink(missing_ok=True)
+    for number, serial in enumerate(serials, start=1):
+        write_bytes(output / (SERIAL if number == len(serials) else f"serial.{number}.log"), serial)
     write_bytes(output / DOM0_LOG, dom0_log.encode(errors="replace"))
     write_bytes(output / JUNIT, junit(result))
     write_bytes(output / JSON, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")

@@ -29,9 +29,8 @@ from pipeline.smoke.errors import CheckFailedError, HangError, InfrastructureErr
 from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.machine import Machine, Shape
-from pipeline.smoke.results import CheckResult, Input, SmokeResult, Verdict
+from pipeline.smoke.results import MAX_ATTEMPTS, CheckResult, Input, SmokeResult, Verdict
 
-MAX_ATTEMPTS = 2
 _CACHE_FORMAT = 1
 
 
@@ -82,9 +81,12 @@ def smoke(
     version = run(["qemu-system-x86_64", "--version"]).output.splitlines()[0]
     inputs = (*(_input(path) for path in (*packages, kernel)), *_parts(files))
     prepared = time.monotonic() - begin
+    serials: list[bytes] = []
     for number in range(1, MAX_ATTEMPTS + 1):
-        with scratch_folder(scratch, "smoke") as folder, log.step("Booting Xen"):
+        # In a folder of its own: what is left there of killed runs is swept away.
+        with scratch_folder(scratch / "machines", "smoke") as folder, log.step("Booting Xen"):
             attempt = asyncio.run(boot(files, accelerator, folder, xen_version, limits, checks))
+        serials.append(attempt.serial.getvalue())
         verdict = results.overall(tuple(attempt.checks))
         if verdict is not Verdict.INFRASTRUCTURE or number == MAX_ATTEMPTS:
             break
@@ -107,7 +109,7 @@ def smoke(
             "total": round(time.monotonic() - begin, 3),
         },
     )
-    results.write(result, output, attempt.serial.getvalue(), attempt.dom0_log)
+    results.write(result, output, serials, attempt.dom0_log)
     return result
 
 
@@ -171,10 +173,12 @@ async def boot(
             todo = todo[1:]
     except TimeoutError:
         error = HangError(f"The run was not over after {limits.total:g} s.")
-        attempt.checks.append(_judge(todo.pop(0), error, machine.seconds, 0.0))
+        attempt.checks += [_judge(check, error, machine.seconds, 0.0, tail(machine)) for check in todo[:1]]
+        todo = todo[1:]
     except PipelineError as e:
         # QEMU itself did not come up: no check has been made.
-        attempt.checks.append(_judge(todo.pop(0), e, machine.seconds, 0.0))
+        attempt.checks += [_judge(check, e, machine.seconds, 0.0) for check in todo[:1]]
+        todo = todo[1:]
     attempt.command = tuple(machine.command)
     attempt.events = tuple(machine.events)
     attempt.found = machine.watcher.banner

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.smoke import results
 from pipeline.smoke.accelerator import Accelerator, choose
+from pipeline.smoke.agent import MAX_OUTPUT
 from pipeline.smoke.checks import FAST, Check, Limits, Subject
 from pipeline.smoke.cpio import File, Symlink
 from pipeline.smoke.dom0 import BootFiles, assemble, find_xen
@@ -149,6 +150,22 @@ def test_a_hang_ends_at_its_limit(host_with: Maker, accelerator: Accelerator, tm
     )
     assert red.check.failure == "HangError"
     assert 12 <= red.check.seconds < 15
+
+
+def test_the_run_as_a_whole_has_a_limit(
+    host_with: Maker, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    """If this fails, many waits that each stay within their limit block the pipeline for an hour."""
+    limits = dataclasses.replace(LIMITS, total=8)
+    red = run(
+        host_with("while :; do /bin/busybox sleep 9; done"),
+        accelerator,
+        tmp_path,
+        checks=FROM_DOM0,
+        limits=limits,
+    )
+    assert (red.check.name, red.check.failure) == ("dom0-up", "HangError")
+    assert red.seconds < 12
 
 
 def test_the_wrong_version_ends_the_run_at_once(
@@ -292,6 +309,35 @@ def test_broken_tools_are_red_one_by_one(
     assert red.attempt.dom0_log
 
 
+def test_the_agent_bears_hangs_floods_and_daemons(
+    planted: Callable[..., BootFiles], accelerator: Accelerator, tmp_path: Path
+) -> None:
+    """If this fails, one command in dom0 that misbehaves takes all later checks with it."""
+
+    async def hang(subject: Subject) -> str:
+        await subject.succeed("sleep 60", 2)
+        return ""
+
+    async def flood(subject: Subject) -> str:
+        reply = await subject.run("head -c 3000000 /dev/urandom")
+        assert reply.truncated
+        assert 0 < len(reply.output) <= MAX_OUTPUT
+        return ""
+
+    async def daemon(subject: Subject) -> str:
+        await subject.succeed("setsid sleep 300 & echo started")
+        return await subject.succeed("echo still here")
+
+    probes = [Check(work.__name__, "", work) for work in (hang, flood, daemon)]
+    red = run(
+        planted(), accelerator, tmp_path, checks=(*FROM_DOM0[:2], *probes, FAST[-1]), shape=Shape()
+    )
+    assert verdicts(red.attempt) == {
+        **dict.fromkeys(("xen-banner", "dom0-up", "flood", "daemon", "power-off"), "pass"),
+        "hang": "HangError",
+    }
+
+
 def test_an_agent_that_dies_is_infrastructure(
     planted: Callable[..., BootFiles],
     accelerator: Accelerator,
@@ -372,3 +418,4 @@ def test_infrastructure_is_tried_once_more(
     )
     assert (result.verdict, result.attempts) == (Verdict.INFRASTRUCTURE, 2)
     assert result.checks[0].failure == "NoBannerError"
+    assert (tmp_path / "out/serial.1.log").exists()

@@ -42,7 +42,8 @@ def check(verdict: Verdict, text: str = "text", name: str = "xl-list") -> CheckR
 def test_junit_shows_each_verdict_as_its_own_kind(tmp_path: Path) -> None:
     """If this fails, CI shows a failed boot as passed, or as the wrong kind of failure."""
     result = made(*(check(verdict, name=verdict) for verdict in Verdict))
-    results.write(result, tmp_path / "out", b"serial", "log")
+    results.write(result, tmp_path / "out", [b"first", b"last"], "log")
+    assert (tmp_path / "out/serial.log").read_bytes() == b"last"
     suite = next(iter(junitparser.JUnitXml.fromfile(str(tmp_path / "out/results.xml"))))
     kinds = {case.name: [type(r).__name__ for r in case.result] for case in suite}
     assert kinds == {"pass": [], "fail": ["Failure"], "infrastructure": ["Error"], "skipped": ["Skipped"]}
@@ -58,7 +59,7 @@ def test_junit_survives_whatever_the_machine_prints(text: str) -> None:
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
     """If this fails, evidence cannot be checked before packages are published."""
     result = made(check(Verdict.PASS))
-    results.write(result, tmp_path, b"", "")
+    results.write(result, tmp_path, [b""], "")
     assert results.read(tmp_path / "results.json") == result
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(msgspec.ValidationError):

@@ -85,11 +85,15 @@ class Build:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that fixes a build's bytes, and where and how it is run."""
+    """Everything that fixes a build's bytes.
+
+    ``image`` compiles, ``packaging`` makes the packages; mostly they are the same.
+    """
 
     release: Release
     recipe: recipe.Recipe
     image: Image
+    packaging: Image
     packager: str
 
     @property
@@ -112,6 +116,7 @@ class Plan:
             {
                 "compile": self.compile_key,
                 "files": {n: hashlib.sha256(d).hexdigest() for n, d in self.recipe.files.items()},
+                "packaging": self.packaging.id,
                 "packager": self.packager,
                 "driver": (_MAKEPKG / "package.sh").read_text(),
                 "makepkg.conf": (_MAKEPKG / "makepkg.conf").read_text(),
@@ -156,8 +161,8 @@ class Builder:
     def _finished(self, folder: Path) -> Build | None:
         if not (folder / "build.json").is_file():
             return None
-        build = read(folder)
         try:
+            build = read(folder)
             build.verify()
         except IntegrityError as e:
             log.warn(f"{e.message} It is built again.")
@@ -267,7 +272,7 @@ class Builder:
             environment = {**plan.environment, "PACKAGER": plan.packager, "PKGDEST": "/build/output"}
             job = Job(("/bin/bash", "package.sh"), inputs, environment=environment)
             with _logged(log_path) as on_line:
-                engine.run(job, plan.image, output, on_line)
+                engine.run(job, plan.packaging, output, on_line)
 
 
 def _describe(path: Path) -> BuiltPackage:

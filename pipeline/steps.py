@@ -24,6 +24,7 @@ from pipeline.engine.job import Engine
 from pipeline.errors import FailureError, HostError, UsageError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
+from pipeline.image.definition import read_definition
 from pipeline.release import Release
 from pipeline.settings import Settings
 from pipeline.source import Sha256
@@ -79,23 +80,28 @@ class Steps:
 
     def image(self) -> Image:
         """Make the release's image ready for use."""
+        return self._image(self.release.image)
+
+    def packaging_image(self) -> Image:
+        """Make the image ready that has makepkg; mostly the release's image itself."""
+        return self._image(read_definition(self.release.image).packaging or self.release.image)
+
+    def _image(self, name: str) -> Image:
         settings = self.settings
-        return assembly.prepare(
-            self.release.image, settings.open_store, settings.open_mirrors, jobs=settings.downloads
-        )
+        return assembly.prepare(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
 
     def plan(self) -> Plan:
         """Fill the recipe; all that fixes the build's bytes is known then."""
-        image = self.image()
-        rendered = recipes.render(self.release, recipes.public_mirror(image))
-        return Plan(self.release, rendered, image, self.settings.packager)
+        image, packaging = self.image(), self.packaging_image()
+        rendered = recipes.render(self.release, recipes.public_mirror(packaging))
+        return Plan(self.release, rendered, image, packaging, self.settings.packager)
 
     def recipe(self) -> Path:
         """Write the AUR folder and return it."""
         plan = self.plan()
         folder = self.settings.artifacts_folder / self.release.name / "aur"
         srcinfo = recipes.srcinfo(
-            plan.recipe, plan.image, self.engine, self.settings.open_store.root / "scratch"
+            plan.recipe, plan.packaging, self.engine, self.settings.open_store.root / "scratch"
         )
         recipes.write(plan.recipe, folder)
         files.write_text(folder / ".SRCINFO", srcinfo)
@@ -129,7 +135,7 @@ class Steps:
 
     def _check(self, packages: Sequence[Path], results: Path) -> tuple[bool, str]:
         work = self.settings.open_store.root / "scratch"
-        checker = checks.Checker(self.image(), self.engine, work, self.release.expected)
+        checker = checks.Checker(self.packaging_image(), self.engine, work, self.release.expected)
         with log.step("Checking the packages"):
             record = checker.check(packages)
             for finding in record.findings:

@@ -28,7 +28,7 @@ from pipeline.image.definition import (
 from pipeline.image.oci import DockerImage
 from pipeline.mirrors import Mirrors
 from pipeline.run import run
-from pipeline.scratch import remove_tree, scratch
+from pipeline.scratch import scratch
 from pipeline.store import Store
 
 
@@ -81,9 +81,14 @@ class Image:
         found = tree.manifest(self.root)
         if tree.manifest_sha256(found) == self.lock.tree_sha256:
             return
-        expected = (self.folder / "manifest").read_text(encoding="utf-8", errors="replace")
+        try:
+            expected = (self.folder / "manifest").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            expected = found
         paths = tree.differences(expected, found)[:5] or ["its manifest"]
-        remove_tree(self.folder)
+        # Moved away first: a removal that is cut short must not leave half an image under its name.
+        with scratch(self.store.root / "scratch", "damaged") as folder:
+            self.folder.rename(folder / "image")
         raise IntegrityError(
             f"Image {self.name} was damaged on this host and is removed: /{', /'.join(paths)}.",
             hint="The next run unpacks it again.",
@@ -91,8 +96,9 @@ class Image:
 
 
 def definition_sha256(definition: Definition) -> str:
-    """Hash a definition's meaning: comments and layout do not count."""
-    return hashlib.sha256(msgspec.json.encode(definition, order="sorted")).hexdigest()
+    """Hash what of a definition reaches the image: comments and layout do not, nor does ``packaging``."""
+    bare = msgspec.structs.replace(definition, packaging=None)
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
 
 
 def read_lock(name: str) -> Lock:
@@ -158,6 +164,8 @@ def _unpack(image: Image, tar: Path) -> None:
 def _unpack_tree(tar: Path, folder: Path) -> str:
     root = folder / "root"
     root.mkdir(parents=True)
+    for path in (folder, root):
+        path.chmod(0o755)  # whatever the umask: the builder's uid looks into it
     owner = "--same-owner" if os.geteuid() == 0 else "--no-same-owner"
     run(["tar", "--extract", "--preserve-permissions", "--numeric-owner", owner, "--file", tar], cwd=root)
     # mmdebstrap leaves /dev out with what is in it; bubblewrap mounts its own there.

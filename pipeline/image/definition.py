@@ -16,11 +16,12 @@ CONTAINERS = Path(__file__).resolve().parents[2] / "containers"
 DebianName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 
 
-class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A Debian root file system: a suite, and the packages that it holds beyond the essential ones.
 
     ``kernel`` is a package that is fetched and locked but not installed: the dom0 kernel of the smoke
-    boots.
+    boots. ``packaging`` names another image that makes the packages, where this one's userland is too old
+    for makepkg.
     """
 
     suite: DebianName
@@ -28,6 +29,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     components: tuple[DebianName, ...] = ("main",)
     architecture: DebianName = "amd64"
     kernel: DebianName | None = None
+    packaging: DebianName | None = None
 
 
 class LockedPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

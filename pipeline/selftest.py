@@ -31,7 +31,7 @@ def lint() -> None:
 
 def test(*, select: str, unit: bool) -> None:
     """Run pytest, showing all that it says; raises FailureError where a test failed."""
-    argv = [sys.executable, "-m", "pytest"]
+    argv = [sys.executable, "-m", "pytest", "--numprocesses=auto"]
     if select:
         argv += ["-k", select]
     if unit:

@@ -114,8 +114,7 @@ async def oxenstored(subject: Subject) -> str:
     """The store answers through its socket, and the daemon that answers is the OCaml one."""
     # -s: through the socket only; otherwise the kernel's device would do as well.
     name = await subject.succeed(
-        ". /usr/lib/smoke/programs\n"
-        '"$XENSTORE_READ" -s /local/domain/0/name && "$XENSTORE_LS" -s /local/domain/0'
+        "xenstore-read -s /local/domain/0/name && xenstore-ls -s /local/domain/0"
     )
     if name.split("\n", 1)[0] != "Domain-0" or 'domid = "0"' not in name:
         raise CheckFailedError("The store does not know Domain-0.", hint=name)

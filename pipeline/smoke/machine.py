@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import time
@@ -331,10 +330,6 @@ class Machine:
             raise HangError(f"The machine was still on {limit:g} s after it was told to power off.")
         await self._settle()
         return Exit(self._process.returncode, self._reason)
-
-    def shell_command(self) -> str:
-        """Return QEMU's command line as a shell would take it."""
-        return shlex.join(self.command)
 
     async def close(self) -> None:
         """Kill QEMU if it still runs, and give all back. Can be called again."""

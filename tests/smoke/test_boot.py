@@ -338,6 +338,44 @@ def test_the_agent_bears_hangs_floods_and_daemons(
     }
 
 
+def test_each_check_sees_its_own_fault(
+    planted: Callable[..., BootFiles], accelerator: Accelerator, tmp_path: Path
+) -> None:
+    """If this fails, a check is blind: it passes on a host where what it looks at is broken."""
+    guest = "/usr/lib/smoke/guest/pv.cfg"
+    faults = {
+        "xenfs": "umount -l /proc/xen",
+        "xenbr0": "ip link del xenbr0",
+        # The guest's kernel panics; that is the guest's business, and no panic of dom0.
+        "pv-guest": f"sed -i s,panic=1,rdinit=/none, {guest} && grep rdinit {guest}",
+        "oxenstored": "kill $(cat /run/xen/xenstored.pid); sleep 1",
+    }
+    made = {check.name: check for check in FAST}
+
+    def spoiled(check: Check, command: str) -> Check:
+        async def work(subject: Subject) -> str:
+            assert (await subject.run(command)).status == 0, command
+            return await check.run(subject)
+
+        return dataclasses.replace(check, run=work)
+
+    checks = [spoiled(made[name], command) for name, command in faults.items()]
+    red = run(
+        planted(), accelerator, tmp_path, checks=(*FROM_DOM0[:2], *checks, FAST[-1]), shape=Shape()
+    )
+    assert verdicts(red.attempt) == {
+        "xen-banner": "pass",
+        "dom0-up": "pass",
+        **dict.fromkeys(faults, "CheckFailedError"),
+        # The client of a store that was told to end gets no answer, and no error either.
+        "oxenstored": "HangError",
+        "power-off": "pass",
+    }
+    evidence = {check.name: check for check in red.attempt.checks}
+    assert evidence["pv-guest"].evidence == "The guest did not come to its init."
+    assert "Kernel panic" in evidence["pv-guest"].detail
+
+
 def test_an_agent_that_dies_is_infrastructure(
     planted: Callable[..., BootFiles],
     accelerator: Accelerator,

@@ -94,7 +94,8 @@ class Checker:
             lines = found.read_text(encoding="utf-8", errors="replace").splitlines() if found.exists() else []
         names = ", ".join(package.name for package in packages)
         for line in lines:
-            code, path, message = line.split("\t", 2)
+            # A hostile file's name may hold a tab or a newline.
+            code, path, message = [*line.split("\t", 2), "", ""][:3]
             owner = next((p.name for p in packages if path in p.members), names)
             yield _error(code, owner, path, message.strip())
 

@@ -20,7 +20,8 @@ def read_toml(path: Path, kind: type[T]) -> T:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
+        # Besides TOMLDecodeError and UnicodeDecodeError: numbers and nesting beyond Python's limits.
         raise UsageError(f"{path} is not valid TOML: {e}.") from e
     except OSError as e:
         raise UsageError(f"{path} cannot be read: {e.strerror}.") from e

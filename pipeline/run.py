@@ -47,7 +47,8 @@ def run(
 
     ``env`` replaces the environment. ``on_line`` gets each line of output as it comes. ``timeout`` is
     in seconds. ``expect`` lists the exit statuses that are not errors; None accepts any. However this
-    function is left (Ctrl-C included), no process of the program's group stays behind.
+    function is left (Ctrl-C and a kill of this process included), no process of the program's group
+    stays behind.
 
     Raises ToolMissingError, CommandError or TimeLimitError.
     """
@@ -86,12 +87,22 @@ def run(
 
 @contextlib.contextmanager
 def _no_orphans(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    # kill -9 gives this process no chance to clean up. The guard's input ends with it.
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "guard", str(process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _collect(

@@ -11,24 +11,39 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_SUFFIX = ".scratch"
+
 
 @contextlib.contextmanager
 def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     """Give an empty folder below ``parent`` and remove it afterwards.
 
-    Folders whose process was killed are removed first: nobody holds the lock on them any more.
+    Such folders whose process was killed are removed first: nobody holds the lock on them any more.
+    Whatever else lies in ``parent`` stays.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=parent))
-    # Other users, such as a builder's uid, must be able to look into it.
-    folder.chmod(0o755)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    folder, fd = _create(parent, prefix)
     try:
         yield folder
     finally:
         remove_tree(folder)
+        os.close(fd)
+
+
+def _create(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a folder and lock it; returns the descriptor that holds the lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", suffix=_SUFFIX, dir=parent))
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # another process's sweep came before the lock
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            # Other users, such as a builder's uid, must be able to look into it.
+            os.fchmod(fd, 0o755)
+            return folder, fd
         os.close(fd)
 
 
@@ -45,7 +60,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    for folder in parent.iterdir():
+    for folder in parent.glob(f"*{_SUFFIX}"):
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

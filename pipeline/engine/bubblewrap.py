@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from pipeline.engine.job import HOSTNAME, UID, WORKSPACE, Job, JobFailedError, Limits
+from pipeline.engine.job import HOSTNAME, UID, WORKSPACE, Job, JobFailedError, Limits, OutputError
 from pipeline.image.assembly import Image
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
@@ -43,9 +44,7 @@ class Bubblewrap:
                     f"{job.command[0]} ended with {describe_status(result.status)} in image {image.name}.",
                     hint=result.output,
                 )
-            for path in (workspace / job.output).iterdir():
-                shutil.move(path, output / path.name)
-                _own(output / path.name)
+            _take(workspace, job, output)
 
     @contextmanager
     def _workspace(self, job: Job) -> Iterator[Path]:
@@ -62,9 +61,27 @@ class Bubblewrap:
             yield workspace
 
 
-def _own(path: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, 0, 0, follow_symlinks=False)
+def _take(workspace: Path, job: Job, output: Path) -> None:
+    """Move what the job left to ``output``; no process of the job is alive to change it meanwhile."""
+    left = workspace
+    for part in PurePosixPath(job.output).parts:
+        left /= part
+        if not os.path.lexists(left) or not stat.S_ISDIR(left.lstat().st_mode):
+            raise OutputError(job.output)
+        left.chmod(0o755)
+    for folder, folders, names in os.walk(left):
+        for path in (Path(folder) / name for name in (*folders, *names)):
+            info = path.lstat()
+            if stat.S_ISDIR(info.st_mode):
+                path.chmod(0o755)
+            elif stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+                path.chmod(0o644 | info.st_mode & 0o111)
+            else:
+                raise OutputError(os.fspath(path.relative_to(workspace)))
+            if os.geteuid() == 0:
+                os.chown(path, 0, 0, follow_symlinks=False)
+    for path in left.iterdir():
+        shutil.move(path, output / path.name)
 
 
 def _limits(limits: Limits) -> list[str]:
@@ -88,6 +105,7 @@ def _sandbox(root: Path, workspace: Path, job: Job) -> list[str]:
         "--ro-bind", os.fspath(root), "/",
         "--proc", "/proc",
         "--dev", "/dev",
+        "--perms", "1777", "--tmpfs", "/dev/shm",  # noqa: S108 - the job's own
         "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the job's own
         "--tmpfs", "/run",
         "--bind", os.fspath(workspace), WORKSPACE,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
+import socket
 import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +20,16 @@ import docker.errors
 import requests
 
 from pipeline import log
-from pipeline.engine.job import HOSTNAME, UID, WORKSPACE, EngineError, Job, JobFailedError, OutOfMemoryError
+from pipeline.engine.job import (
+    HOSTNAME,
+    UID,
+    WORKSPACE,
+    EngineError,
+    Job,
+    JobFailedError,
+    OutOfMemoryError,
+    OutputError,
+)
 from pipeline.errors import TimeLimitError
 from pipeline.image.assembly import Image
 from pipeline.run import TAIL_LINES
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 _LABEL = "xen-aur-pipeline"
+_OWNER = "xen-aur-pipeline.owner"
 _TIMEOUT = 600
 """Seconds that one call may take: loading an image and moving a workspace are single calls."""
 
@@ -67,11 +79,67 @@ class Docker:
     def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job; see Engine.run."""
         with _explained():
+            _sweep()
             _load(image)
             with _container(job, image) as container:
                 _put(container, job)
                 _execute(container, job, image, on_line)
                 _get(container, job, output)
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The process that a container or volume belongs to, in its label: words parted by spaces."""
+
+    host: str
+    boot: str
+    namespace: str
+    pid: str
+    start: str
+
+    @classmethod
+    def me(cls) -> _Owner:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        pid = str(os.getpid())
+        return cls(socket.gethostname(), boot, os.readlink("/proc/self/ns/pid"), pid, _start_time(pid))
+
+    def __str__(self) -> str:
+        return " ".join((self.host, self.boot, self.namespace, self.pid, self.start))
+
+    def is_dead(self, me: _Owner) -> bool:
+        """Whether it is certain that the process is gone; an engine may serve several hosts."""
+        if self.host != me.host:
+            return False
+        if self.boot != me.boot:
+            return True
+        return self.namespace == me.namespace and _start_time(self.pid) != self.start
+
+
+def _start_time(pid: str) -> str:
+    """Return when a process started (proc(5), field 22 of stat), so that no other one is taken for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _sweep() -> None:
+    """Remove what killed processes left in the engine: it cannot know that nobody waits any more."""
+    client = _client()
+    me = _Owner.me()
+
+    def is_dead(label: str | None) -> bool:
+        words = (label or "").split()
+        return len(words) == len(fields(_Owner)) and _Owner(*words).is_dead(me)
+
+    for container in client.containers.list(all=True, filters={"label": _OWNER}, ignore_removed=True):
+        if is_dead(container.labels.get(_OWNER)):
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True, v=True)
+    for volume in client.volumes.list(filters={"label": _OWNER}):
+        if is_dead((volume.attrs.get("Labels") or {}).get(_OWNER)):
+            with contextlib.suppress(docker.errors.NotFound):
+                volume.remove(force=True)
 
 
 def _load(image: Image) -> None:
@@ -96,7 +164,7 @@ def _load(image: Image) -> None:
 def _container(job: Job, image: Image) -> Iterator[Container]:
     """Create a container with a volume of its own for the workspace; remove both, whatever happens."""
     client = _client()
-    labels = {_LABEL: "job"}
+    labels = {_LABEL: "job", _OWNER: str(_Owner.me())}
     volume = client.volumes.create(labels=labels)
     try:
         limits = job.limits
@@ -227,13 +295,20 @@ class _Reader(io.RawIOBase):
 
 
 def _get(container: Container, job: Job, output: Path) -> None:
-    chunks, _ = container.get_archive(f"{WORKSPACE}/{job.output}")
+    try:
+        chunks, _ = container.get_archive(f"{WORKSPACE}/{job.output}")
+    except docker.errors.NotFound as e:
+        raise OutputError(job.output) from e
     stream: IO[bytes] = io.BufferedReader(_Reader(iter(chunks)), 1 << 20)
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
-            name = PurePosixPath(member.name).relative_to(PurePosixPath(job.output).name)
-            if str(name) == ".":
-                continue
-            # The data filter (PEP 706) refuses links and paths that lead out of the folder.
-            safe = tarfile.data_filter(member.replace(name=str(name), deep=False), str(output))
-            tar.extract(safe, output, filter="data")
+    top = PurePosixPath(job.output).name
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).relative_to(top)
+                if not (member.isdir() or (member.isreg() and str(name) != ".")):
+                    raise OutputError(member.name)
+                if str(name) != ".":
+                    # The data filter (PEP 706) refuses paths that lead out of the folder.
+                    tar.extract(member.replace(name=str(name), deep=False), output, filter="data")
+    except (tarfile.TarError, ValueError) as e:
+        raise EngineError(f"The docker engine gave a damaged archive: {e}.") from e

@@ -27,6 +27,13 @@ class OutOfMemoryError(HostError):
     """The command was killed because it used more memory than its limit."""
 
 
+class OutputError(FailureError):
+    """The command left something in its output folder that is neither a file of one name nor a folder."""
+
+    def __init__(self, path: str, hint: str | None = None) -> None:
+        super().__init__(f"A job may leave plain files and folders only, but {path!r} is neither.", hint)
+
+
 class EngineError(HostError):
     """The engine itself failed: it does not answer, or refuses what a job needs."""
 
@@ -82,7 +89,9 @@ class Engine(Protocol):
     def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job to its end and put what it left in its output folder into ``output``.
 
-        ``output`` is an empty folder; ``on_line`` gets each line of the command's output. Raises
-        JobFailedError, TimeLimitError, OutOfMemoryError, EngineError.
+        ``output`` is an empty folder; ``on_line`` gets each line of the command's output. What the job
+        left is hostile: nothing but regular files and folders is taken, so that no link or device can
+        make a later step read or write anything else. Raises JobFailedError, OutputError,
+        TimeLimitError, OutOfMemoryError, EngineError.
         """
         ...

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from debian.deb822 import Packages, Release
 
@@ -176,7 +176,8 @@ def assemble(
         f"--customize-hook={hook}",
         definition.suite,
         os.fspath(tar),
-        f"deb [trusted=yes] copy://{repository} ./",
+        # Words of sources.list(5) end at a space, so the path is one of a URI.
+        f"deb [trusted=yes] copy://{quote(os.fspath(repository))} ./",
     ]
     try:
         run(argv, env=env, cwd=scratch, on_line=lines.append)

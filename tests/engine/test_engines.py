@@ -1,0 +1,181 @@
+"""What both engines promise to every job, seen from inside the job and from the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine.bubblewrap import Bubblewrap
+from pipeline.engine.job import Engine, Job, JobFailedError, Limits, OutOfMemoryError, OutputError
+from pipeline.errors import TimeLimitError
+from tests import servers
+from tests.conftest import Tiny
+
+pytestmark = pytest.mark.integration
+
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture(params=["bubblewrap", "docker"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    if request.param == "bubblewrap":
+        return Bubblewrap(tmp_path / "scratch")
+    host = request.getfixturevalue("docker_host")
+    if host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+    from pipeline.engine.docker import Docker
+
+    return Docker()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(engine: Engine, tiny: Tiny, tmp_path: Path, out: Path) -> Run:
+    """Run a bash script as a job and return its lines; its output goes to ``out``."""
+
+    def run(script: str, limits: Limits = Limits()) -> list[str]:  # noqa: B008
+        path = tmp_path / "script"
+        path.write_text(script)
+        lines: list[str] = []
+        job = Job(("/bin/bash", "in/script"), {"in/script": path}, limits=limits)
+        engine.run(job, tiny.image, out, lines.append)
+        return lines
+
+    return run
+
+
+def processes(word: str) -> list[str]:
+    """The processes on this host with that word in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if word in line:
+            found.append(line)
+    return found
+
+
+def test_jobs_are_nobody(run: Run) -> None:
+    """A hostile build could otherwise do to the host what root or any capability may."""
+    lines = run("id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs)' /proc/self/status")
+    assert lines[:3] == ["1000", "1000", "1000"]
+    status = dict(line.split(":\t") for line in lines[3:])
+    assert status.pop("NoNewPrivs") == "1"
+    assert set(status.values()) == {"0" * 16}, status
+
+
+def test_jobs_see_the_same_world(run: Run) -> None:
+    """What differs between engines or leaks from the caller makes packages differ."""
+    lines = run("hostname; umask; pwd; env; ls -la /build | grep -v ' \\.\\.$'; ls -ld /proc/1 > /dev/null")
+    assert lines[:3] == ["xen-build", "0022", "/build"]
+    shell = ("PWD=", "SHLVL=", "_=", "OLDPWD=", "HOSTNAME=")
+    names = {line for line in lines[3:] if "=" in line and not line.startswith(shell)}
+    assert names == {f"{key}={value}" for key, value in Job.BASE_ENVIRONMENT.items()}
+    assert sum("builder builder" in line for line in lines) == 3, lines
+
+
+def test_jobs_write_to_the_workspace_only(run: Run, out: Path) -> None:
+    """A build that changes the image would change every later build."""
+    lines = run(
+        """for place in /x /usr/x /etc/x /bin/x /dev/x /sys/x /proc/x /var/tmp/x /var/lib/x /run/x; do
+          if (: > "$place") 2> /dev/null; then echo "$place"; fi
+        done
+        if (echo >> /etc/passwd) 2> /dev/null; then echo passwd; fi
+        touch /tmp/fine /build/fine /dev/shm/fine
+        mkdir -p output/folder && echo kept > output/folder/file
+        chmod 0 output/folder/file output/folder"""
+    )
+    assert lines == []
+    assert (out / "folder" / "file").read_text() == "kept\n"
+
+
+def test_jobs_have_no_network(run: Run, server: servers.Server) -> None:
+    """A build that may download something is a build that nobody can repeat."""
+    server.add("/from-a-job", servers.good(b"no"))
+    port = server.root.rpartition(":")[2]
+    before = len(server.requests)
+    with pytest.raises(JobFailedError):
+        run(f"exec 3<> /dev/tcp/127.0.0.1/{port} && printf 'GET /from-a-job HTTP/1.0\\r\\n\\r\\n' >&3")
+    assert [line for line in run("cat /proc/net/dev") if ":" in line and "lo:" not in line] == []
+    assert len(server.requests) == before
+
+
+def test_memory_is_limited(run: Run) -> None:
+    """A build that runs wild would take the whole host down."""
+    with pytest.raises((JobFailedError, OutOfMemoryError)):
+        run("""exec perl -e '$x = "a" x (1 << 29); print length $x'""", Limits(memory=256 << 20))
+    assert run("""perl -e '$x = "a" x (1 << 24); print length $x'""", Limits(memory=256 << 20)) == [
+        "16777216"
+    ]
+
+
+def test_processes_and_files_are_limited(run: Run) -> None:
+    """A fork bomb in a build would take the whole host down."""
+    script = r"""ulimit -n; ulimit -c
+    exec perl -e 'for (1 .. 300) { $p = fork; if (!defined $p) { print "limited\n"; last }
+                                   if (!$p) { sleep 5; exit } }'"""
+    assert run(script, Limits(processes=100, files=77)) == ["77", "0", "limited"]
+
+
+def test_a_time_limit_ends_all(run: Run) -> None:
+    """A build that hangs would otherwise hang for good, or leave processes that eat the host."""
+    start = time.monotonic()
+    with pytest.raises(TimeLimitError, match="2 s"):
+        run("setsid sleep 98761 & sleep 98762 & echo said; wait", Limits(seconds=2))
+    assert time.monotonic() - start < 20
+    assert processes("sleep 9876") == []
+
+
+def test_what_a_job_leaves_running_ends_with_it(run: Run) -> None:
+    """Otherwise what a build started could change its output after it was taken."""
+    run("setsid sleep 98763 > /dev/null 2>&1 & echo started")
+    assert processes("sleep 98763") == []
+
+
+def test_a_failure_shows_the_last_lines(run: Run) -> None:
+    """Without them users must search a long log for every failure."""
+    with pytest.raises(JobFailedError, match="exit status 7") as caught:
+        run("seq 1 200; exit 7")
+    assert (caught.value.hint or "").splitlines() == [str(n) for n in range(151, 201)]
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "ln -s /etc/passwd output/staging.tar",
+        "ln -s script output/link",
+        "rmdir output && ln -s /etc output",
+        "rmdir output && ln -s /build/in output",
+        "rmdir output && echo > output",
+        "rmdir output",
+        "mkfifo output/staging.tar",
+        "touch output/one && ln output/one output/two",
+        "mkdir output/a && ln -s /etc/shadow output/a/b",
+    ],
+)
+def test_outputs_with_tricks_are_refused(run: Run, out: Path, trick: str) -> None:
+    """A hostile build could otherwise make the pipeline read, and publish, a file of the host."""
+    with pytest.raises(OutputError):
+        run(trick)
+    for path in out.rglob("*"):
+        assert path.is_dir() or path.read_bytes() == b"", path
+
+
+def test_hostile_names_stay_inside(run: Run, out: Path) -> None:
+    """A file name that a host program misreads could end up anywhere."""
+    run("cd output && touch -- '-rf' $'new\\nline' '...' 'a\\b' $'\\xff' && chmod 6777 -- -rf")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["-rf", "new\nline", "...", "a\\b", "\udcff"]
+    )
+    assert (out / "-rf").stat().st_mode & 0o7022 == 0

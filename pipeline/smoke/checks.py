@@ -121,10 +121,8 @@ async def oxenstored(subject: Subject) -> str:
     # The name of a daemon proves nothing: launchers fall back, and a file can be the other's copy.
     # Every program of OCaml has the name of that variable in its runtime.
     output = await subject.succeed(
-        "for exe in /proc/[0-9]*/exe; do\n"
-        "    case $(readlink \"$exe\") in */oxenstored|*/xenstored)\n"
-        "        if grep -q OCAMLRUNPARAM \"$exe\"; then echo OCaml; else echo C; fi;;\n"
-        "    esac\n"
+        "for pid in $(pidof oxenstored xenstored); do\n"
+        "    if grep -qF OCAMLRUNPARAM /proc/$pid/exe; then echo OCaml; else echo C; fi\n"
         "done"
     )
     if output.split() != ["OCaml"]:

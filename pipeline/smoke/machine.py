@@ -337,7 +337,8 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
-        await asyncio.wait(self._tasks, timeout=2)
+        # The watcher of events is not among those: it never ends by itself.
+        await asyncio.wait(self._tasks[:3], timeout=2)
         with contextlib.suppress(Exception):
             await self._monitor.disconnect()
         for task in self._tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ import msgspec
 from pipeline import files
 from pipeline.engine.job import Engine, Job
 from pipeline.image.assembly import Image
-from pipeline.package import Member, MtreeEntry, Package, read
+from pipeline.package import MAX_CONTENT, Member, MtreeEntry, Package, read
 from pipeline.scratch import scratch
 from pipeline.source import Sha256
 
@@ -173,10 +174,20 @@ def _build_path(package: Package) -> Iterator[Finding]:
     """The build folder's name in a file says that the file was not made to be installed elsewhere."""
     needle = package.buildinfo["builddir"][0].rstrip("/").encode() + b"/src/"
     for member in package.files:
-        if member.content is not None and needle in member.content:
+        if member.content is not None and needle in _plain(member.content):
             yield _error("build-path", package.name, member.path, f"contains {needle.decode()}")
         if needle.decode() in member.target:
             yield _error("build-path", package.name, member.path, f"points to {member.target}")
+
+
+def _plain(content: bytes) -> bytes:
+    """Look into gzip, as man pages and the hypervisor are, but not deeper than a package may be large."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return zlib.decompressobj(wbits=31).decompress(content, MAX_CONTENT)
+    except zlib.error:
+        return content
 
 
 def _links(package: Package) -> Iterator[Finding]:

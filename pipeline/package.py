@@ -19,7 +19,9 @@ from libarchive.exception import ArchiveError
 
 from pipeline.errors import FailureError
 
-_MAX_METADATA = 64 << 20
+MAX_CONTENT = 64 << 20
+"""The largest file, in bytes, whose content is kept in memory."""
+
 _MAX_MEMBERS = 1_000_000
 _MAX_TOTAL = 16 << 30
 
@@ -138,8 +140,6 @@ def read(path: Path) -> Package:
 
 def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
     name = _name(path, entry.pathname)
-    # .MTREE names the metadata files too, so their content is kept as it is.
-    keep = name.startswith(".") or entry.size <= _MAX_METADATA
     digest = hashlib.sha256()
     blocks: list[bytes] = []
     size = 0
@@ -148,7 +148,7 @@ def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
         if size > _MAX_TOTAL:
             raise PackageError(f"{path.name}: {name} is larger than any file of a package.")
         digest.update(block)
-        if keep and size <= _MAX_METADATA:
+        if size <= MAX_CONTENT:
             blocks.append(block)
     return Member(
         path=name,
@@ -159,7 +159,7 @@ def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
         mtime=int(entry.mtime or 0),
         target=entry.linkpath if entry.issym else "",
         sha256=digest.hexdigest() if entry.isreg else "",
-        content=b"".join(blocks) if entry.isreg and size <= _MAX_METADATA else None,
+        content=b"".join(blocks) if entry.isreg and size <= MAX_CONTENT else None,
     )
 
 
@@ -220,7 +220,7 @@ def parse_key_values(package: str, name: str, data: bytes) -> dict[str, tuple[st
 def _inflate(package: str, data: bytes) -> bytes:
     inflater = zlib.decompressobj(wbits=31)
     try:
-        text = inflater.decompress(data, _MAX_METADATA)
+        text = inflater.decompress(data, MAX_CONTENT)
     except zlib.error as e:
         raise PackageError(f"{package}: .MTREE is not gzip: {e}.") from e
     if inflater.unconsumed_tail or not inflater.eof:

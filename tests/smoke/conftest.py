@@ -1,8 +1,7 @@
-"""What the integration tests boot; named by environment variables until a build provides it."""
+"""What the integration tests boot: the packages of the release that this test run has built."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,39 +14,9 @@ from pipeline.smoke.layers import PackageLayer, read_packages
 from pipeline.smoke.suite import cached_kernel
 
 
-def _named(variable: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        pytest.skip(f"{variable} is not set")
-    return value
-
-
-@pytest.fixture(scope="session")
-def image_root() -> Path:
-    return Path(_named("XEN_TEST_ROOT"))
-
-
-@pytest.fixture(scope="session")
-def kernel_deb() -> Path:
-    return Path(_named("XEN_TEST_KERNEL"))
-
-
-@pytest.fixture(scope="session")
-def xen_packages() -> list[Path]:
-    return [Path(path) for path in _named("XEN_TEST_PACKAGES").split(":")]
-
-
 @pytest.fixture(scope="session")
 def layer(xen_packages: list[Path]) -> PackageLayer:
     return read_packages(xen_packages)
-
-
-@pytest.fixture(scope="session")
-def full_layer(layer: PackageLayer) -> PackageLayer:
-    """The package, where it has the tools too and not the hypervisor alone."""
-    if not layer.programs("xl"):
-        pytest.skip("the package under test holds the hypervisor only")
-    return layer
 
 
 @pytest.fixture(scope="session")

@@ -263,11 +263,11 @@ def test_qemu_does_not_outlive_us(
 
 
 @pytest.fixture
-def planted(full_layer: PackageLayer, kernel: Kernel, image_root: Path) -> Callable[..., BootFiles]:
+def planted(layer: PackageLayer, kernel: Kernel, image_root: Path) -> Callable[..., BootFiles]:
     """The whole test host, with files of the package replaced."""
 
     def make(**files: File | Symlink) -> BootFiles:
-        tree = dict(full_layer.tree)
+        tree = dict(layer.tree)
         for name, entry in files.items():
             for path in PackageLayer(tree).programs(name):
                 if not isinstance(tree[path], Symlink):
@@ -282,10 +282,10 @@ def verdicts(attempt: Attempt) -> dict[str, str]:
 
 
 def test_the_c_daemon_does_not_pass_for_oxenstored(
-    planted: Callable[..., BootFiles], full_layer: PackageLayer, accelerator: Accelerator, tmp_path: Path
+    planted: Callable[..., BootFiles], layer: PackageLayer, accelerator: Accelerator, tmp_path: Path
 ) -> None:
     """If this fails, a package whose OCaml daemon is missing or broken goes out."""
-    (other,) = [full_layer.tree[path] for path in full_layer.programs("xenstored")][-1:]
+    (other,) = [layer.tree[path] for path in layer.programs("xenstored")][-1:]
     assert isinstance(other, File)
     red = run(
         planted(oxenstored=other), accelerator, tmp_path, checks=(*FROM_DOM0[:4], FAST[-1]), shape=Shape()
@@ -397,7 +397,7 @@ def test_an_agent_that_dies_is_infrastructure(
 
 
 def test_a_sound_package_passes_in_time(
-    full_layer: PackageLayer,
+    layer: PackageLayer,
     xen_packages: list[Path],
     image_root: Path,
     kernel_deb: Path,
@@ -425,16 +425,16 @@ def test_a_sound_package_passes_in_time(
 
 
 def test_the_same_inputs_make_the_same_machine(
-    full_layer: PackageLayer, kernel: Kernel, image_root: Path
+    layer: PackageLayer, kernel: Kernel, image_root: Path
 ) -> None:
     """If this fails, snapshots cannot be found again, and evidence names hashes that mean nothing."""
-    first, second = (assemble(full_layer, image_root, kernel) for _ in range(2))
+    first, second = (assemble(layer, image_root, kernel) for _ in range(2))
     assert first.hashes() == second.hashes()
 
 
 def test_infrastructure_is_tried_once_more(
     xen_packages: list[Path],
-    full_layer: PackageLayer,
+    layer: PackageLayer,
     image_root: Path,
     kernel_deb: Path,
     accelerator: Accelerator,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pipeline import log
 from pipeline.errors import HostError, IntegrityError, UsageError
 from pipeline.mirrors import Mirrors, NoMirrorError
-from pipeline.source import Source
+from pipeline.source import GitSource, Source
 from pipeline.store import CancelledError, Store, Writer
 from pipeline.transport import Limits, RangeError, RefusedError, TransientError, Transport, shown
 
@@ -30,8 +30,8 @@ _DRAW_EVERY = 0.2
 _LINE_EVERY = 10.0
 _FEW = 20
 _PATIENCE = 2.0
-_HINT = "The setting mirrors.rewrites can name other places for them."
-_OFFLINE_HINT = "The network is off; run ./inv fetch with it on."
+HINT = "The setting mirrors.rewrites can name other places for them, and `./inv fetch --from DIR` a folder."
+OFFLINE_HINT = "The network is off; run ./inv fetch with it on."
 
 
 class WrongBytesError(RefusedError):
@@ -42,19 +42,19 @@ class WrongBytesError(RefusedError):
 class Missing:
     """A source that could not be had, and why each of its URLs did not give it."""
 
-    source: Source
+    source: Source | GitSource
     reasons: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.source.name} ({self.source.size} bytes, SHA-256 {self.source.sha256})"]
+        lines = [f"{self.source.name} ({self.source.pin})"]
         lines += [f"  {shown(url)}: {reason}" for url, reason in self.reasons]
         return "\n".join(lines)
 
 
 class DownloadError(HostError):
-    """Files could not be had; ``missing`` lists all of them."""
+    """Sources could not be had; ``missing`` lists all of them."""
 
-    def __init__(self, missing: Sequence[Missing], total: int, hint: str) -> None:
+    def __init__(self, missing: Sequence[Missing], total: int, hint: str | None) -> None:
         details = "".join(f"\n{entry}" for entry in missing)
         super().__init__(f"{len(missing)} of {total} files could not be fetched:{details}", hint)
         self.missing = tuple(missing)
@@ -104,7 +104,7 @@ def fetch(
     failed = [job for job in todo if job.source.sha256 not in entries]
     if failed:
         missing = [Missing(job.source, tuple(job.reasons.items())) for job in failed]
-        raise DownloadError(missing, len(wanted), _OFFLINE_HINT if offline else _HINT)
+        raise DownloadError(missing, len(wanted), OFFLINE_HINT if offline else HINT)
     return {source.sha256: entries[source.sha256] for source in wanted}
 
 

@@ -20,6 +20,7 @@ import platformdirs
 import pytest
 
 from pipeline.definition import read_toml
+from pipeline.fetch import fetch
 from pipeline.image import assembly, debian
 from pipeline.image.definition import Lock
 from pipeline.mirrors import Mirrors
@@ -197,3 +198,23 @@ def released(shared_folder: Path, image: assembly.Image) -> Released:
             finished = checkout.run("release", RELEASE, timeout=3000).fine()
             said.write_text(json.dumps([finished.out, finished.err, finished.seconds]))
     return Released(checkout, Finished(0, *json.loads(said.read_text())))
+
+
+@pytest.fixture(scope="session")
+def xen_packages(released: Released) -> list[Path]:
+    """Xen's packages, as this test run has built them."""
+    return released.packages
+
+
+@pytest.fixture(scope="session")
+def image_root(image: assembly.Image) -> Path:
+    """The root file system whose libraries the packages were built with."""
+    return image.root
+
+
+@pytest.fixture(scope="session")
+def kernel_deb(image: assembly.Image) -> Path:
+    """The stock kernel that dom0 runs."""
+    assert image.lock.kernel is not None
+    source = image.lock.kernel.source
+    return fetch([source], image.store, Mirrors())[source.sha256]

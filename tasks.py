@@ -49,13 +49,20 @@ def setup(context: Context, dev: bool = False) -> None:  # noqa: ARG001
     host.set_up(tests=dev)
 
 
-@task(positional=[], help={"release": "A name from releases/."})
-def fetch(context: Context, release: str = "") -> None:
-    """Bring every source of a release into the store, by hash.
+@task(
+    positional=[],
+    help={
+        "release": "A name from releases/.",
+        "from": "A folder that may hold some of them, files under any name and git clones.",
+    },
+)
+def fetch(context: Context, release: str = "", from_: str = "") -> None:
+    """Bring every source of a release into the store, by hash or commit.
 
-    Example: ./inv fetch 4.17
+    Example: ./inv fetch 4.17 --from ~/Downloads
     """
-    for path in _steps(context, release).fetch().values():
+    folder = Path(from_).expanduser() if from_ else None
+    for path in _steps(context, release).fetch(folder).values():
         _print(path)
 
 

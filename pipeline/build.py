@@ -25,7 +25,7 @@ from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.image.assembly import Image
 from pipeline.release import Release
 from pipeline.scratch import scratch
-from pipeline.source import Sha256
+from pipeline.source import GitSource, Sha256, Source
 from pipeline.store import Store
 
 _MAKEPKG = Path(__file__).resolve().parent / "makepkg"
@@ -102,7 +102,10 @@ class Plan:
         return _digest(
             {
                 "pkgbuild": self.recipe.compile_part,
-                "sources": [[s.name, s.sha256] for s in self.release.sources],
+                "sources": [
+                    *([source.name, source.sha256] for source in self.release.sources),
+                    *(source.identity for source in self.release.git),
+                ],
                 "image": self.image.id,
                 "source_date_epoch": self.release.source_date_epoch,
                 "driver": (_MAKEPKG / "compile.sh").read_text(),
@@ -137,14 +140,14 @@ def _digest(inputs: dict[str, Any]) -> str:
 class Builder:
     """Where builds run and where their results go.
 
-    ``sources`` fetches the release's sources and returns them by SHA-256; it is called only when
+    ``sources`` fetches the release's sources and returns where they lie; it is called only when
     something must be compiled.
     """
 
     store: Store
     artifacts: Path
     engine: Callable[[], Engine]
-    sources: Callable[[], dict[str, Path]]
+    sources: Callable[[], dict[Source | GitSource, Path]]
     jobs: int
 
     def build(self, plan: Plan) -> Build:
@@ -245,12 +248,18 @@ class Builder:
         return entry
 
     def _compile(
-        self, plan: Plan, engine: Engine, sources: dict[str, Path], temporary: Path, log_path: Path
+        self,
+        plan: Plan,
+        engine: Engine,
+        sources: dict[Source | GitSource, Path],
+        temporary: Path,
+        log_path: Path,
     ) -> Path:
         pkgbuild = temporary / "PKGBUILD"
         pkgbuild.write_text(plan.recipe.compile_part, encoding="utf-8")
         inputs = {"PKGBUILD": pkgbuild, "compile.sh": _MAKEPKG / "compile.sh"}
-        inputs |= {f"sources/{s.name}": sources[s.sha256] for s in plan.release.sources}
+        inputs |= {f"sources/{source.name}": sources[source] for source in plan.release.sources}
+        inputs |= {f"sources/{source.file_name}": sources[source] for source in plan.release.git}
         environment = {**plan.environment, "MAKEFLAGS": f"-j{self.jobs}"}
         job = Job(("/bin/bash", "compile.sh"), inputs, environment=environment, limits=Limits())
         output = temporary / "output"

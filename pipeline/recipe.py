@@ -19,7 +19,7 @@ from pipeline.errors import HostError, UsageError
 from pipeline.image.assembly import Image
 from pipeline.release import PROJECT, Release
 from pipeline.scratch import scratch
-from pipeline.source import Source
+from pipeline.source import GitSource, Source
 
 TEMPLATE = PROJECT / "PKGBUILD.in"
 SUPPORT = PROJECT / "package"
@@ -65,12 +65,15 @@ def render(release: Release, debian_mirror: str) -> Recipe:
 
 def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str]) -> str:
     sources = [_makepkg_source(source, debian_mirror) for source in release.sources]
+    sources += [_makepkg_git_source(git) for git in release.git]
+    # The commit id says it all.
+    sums = [*(source.sha256 for source in release.sources), *("SKIP" for _ in release.git)]
     values: dict[str, str] = {
         "PKGVER": release.version,
         "PKGREL": str(release.revision),
         "XEN_VERSION": release.xen_version,
         "SOURCES": _words([*sources, *support_sums]),
-        "SHA256SUMS": _words([*(s.sha256 for s in release.sources), *support_sums.values()]),
+        "SHA256SUMS": _words([*sums, *support_sums.values()]),
     }
     for name, value in release.tokens.items():
         if name in values:
@@ -101,6 +104,11 @@ def _makepkg_source(source: Source, debian_mirror: str) -> str:
     if url.startswith(_DEBIAN):
         url = f"{debian_mirror}/{url.removeprefix(_DEBIAN)}"
     return url if url.rpartition("/")[2] == source.name else f"{source.name}::{url}"
+
+
+def _makepkg_git_source(source: GitSource) -> str:
+    url = source.urls[0] if source.urls[0].startswith("git://") else f"git+{source.urls[0]}"
+    return f"{source.name}::{url}#commit={source.commit}"
 
 
 def public_mirror(image: Image) -> str:

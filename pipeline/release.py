@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline.definition import read_toml
 from pipeline.errors import UsageError
-from pipeline.source import Source
+from pipeline.source import GitSource, Source
 
 PROJECT = Path(__file__).resolve().parents[1]
 RELEASES = PROJECT / "releases"
@@ -26,8 +26,8 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ``version`` and ``revision`` are makepkg's pkgver and pkgrel. ``xen_version`` is what the
     hypervisor's banner says. ``source_date_epoch`` is the time of upstream's last commit, in seconds
     since 1970. ``image`` names the image that it is built in. ``tokens`` fills PKGBUILD.in: a string
-    as it is, a list as quoted words of a bash array. ``expected`` lists, by package, the files without
-    which it would not be what its users need.
+    as it is, a list as quoted words of a bash array. ``sources`` are files and ``git`` commits.
+    ``expected`` lists, by package, the files without which it would not be what its users need.
     """
 
     name: str = ""
@@ -36,7 +36,8 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     xen_version: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]+[^\s]*$")]
     source_date_epoch: Annotated[int, msgspec.Meta(ge=1)]
     image: str
-    sources: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)]
+    sources: tuple[Source, ...] = ()
+    git: tuple[GitSource, ...] = ()
     tokens: dict[Token, str | tuple[str, ...]] = {}
     expected: dict[str, tuple[InstalledPath, ...]] = {}
 
@@ -53,15 +54,20 @@ def read(name: str) -> Release:
     release = read_toml(RELEASES / f"{name}.toml", Release)
     if release.name:
         raise UsageError(f"{RELEASES / name}.toml: the file's name is the release's name (at name).")
-    _check_unique(name, release)
+    _check_sources(name, release)
     return msgspec.structs.replace(release, name=name)
 
 
-def _check_unique(name: str, release: Release) -> None:
-    seen: set[str] = set()
-    for index, source in enumerate(release.sources):
-        if source.name in seen:
-            raise UsageError(
-                f"{RELEASES / name}.toml: two sources are called {source.name} (at sources[{index}].name)."
-            )
-        seen.add(source.name)
+def _check_sources(name: str, release: Release) -> None:
+    path = RELEASES / f"{name}.toml"
+    if not release.sources and not release.git:
+        raise UsageError(f"{path}: there is nothing to build from (at sources).")
+    taken: set[str] = set()
+    # A git source lies beside the files as NAME.tar, and unpacks to the folder NAME.
+    names: list[tuple[str, tuple[str, ...]]] = []
+    names += [(f"sources[{index}].name", (source.name,)) for index, source in enumerate(release.sources)]
+    names += [(f"git[{index}].name", (git.name, git.file_name)) for index, git in enumerate(release.git)]
+    for where, wanted in names:
+        if not taken.isdisjoint(wanted):
+            raise UsageError(f"{path}: two sources are called {wanted[0]} (at {where}).")
+        taken.update(wanted)

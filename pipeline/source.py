@@ -42,6 +42,10 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return f"{self.size} bytes, SHA-256 {self.sha256}"
 
 
+EXPORT_FORMAT = 1
+"""Counts up with every change of the bytes that pipeline.git.export makes of a commit."""
+
+
 class Submodules(StrEnum):
     """What becomes of a commit's submodules, whose files lie in repositories of their own."""
 
@@ -84,3 +88,8 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def pin(self) -> str:
         """What fixes its bytes, for messages."""
         return f"git commit {self.commit}"
+
+    @property
+    def identity(self) -> tuple[str | int, ...]:
+        """All that fixes the bytes of its export."""
+        return self.name, self.commit, self.submodules.value, EXPORT_FORMAT

@@ -27,7 +27,7 @@ from pipeline.image.assembly import Image
 from pipeline.image.definition import read_definition
 from pipeline.release import Release
 from pipeline.settings import Settings
-from pipeline.source import Sha256
+from pipeline.source import GitSource, Sha256, Source
 
 
 class CheckFailedError(FailureError):
@@ -69,13 +69,19 @@ class Steps:
         choice = EngineChoice.parse(self.settings.engine)
         return choice.open(self.settings.open_store.root / "scratch")
 
-    def fetch(self) -> dict[str, Path]:
-        """Bring every source of the release into the store."""
-        from pipeline.fetch import fetch
+    def fetch(self, folder: Path | None = None) -> dict[Source | GitSource, Path]:
+        """Bring every source of the release into the store, from a local folder where it lies there."""
+        from pipeline.sources import obtain
 
         settings = self.settings
-        return fetch(
-            self.release.sources, settings.open_store, settings.open_mirrors, jobs=settings.downloads
+        return obtain(
+            self.release.sources,
+            self.release.git,
+            settings.open_store,
+            settings.open_mirrors,
+            project=release.PROJECT,
+            jobs=settings.downloads,
+            folder=folder,
         )
 
     def image(self) -> Image:

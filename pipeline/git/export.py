@@ -19,9 +19,6 @@ from pipeline.git.objects import Objects, Wanted, parse_commit, parse_tree
 from pipeline.source import GitSource, Submodules
 from pipeline.store import BLOCK, Store
 
-FORMAT = 1
-"""Counts up with every change of the exported bytes."""
-
 _SUBMODULE = 0o160000
 _MOST_ENTRIES = 1_000_000
 _RECORD = 20 * tarfile.BLOCKSIZE
@@ -48,11 +45,6 @@ class Entry:
     def is_blob(self) -> bool:
         """Whether it has content: a file or a symbolic link."""
         return stat.S_ISREG(self.mode) or stat.S_ISLNK(self.mode)
-
-
-def identity(source: GitSource) -> list[str | int]:
-    """Return all that fixes the bytes of a source's export."""
-    return [source.name, source.commit, source.submodules.value, FORMAT]
 
 
 def export(objects: Objects, source: GitSource, store: Store) -> Path:

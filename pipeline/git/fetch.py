@@ -18,7 +18,7 @@ from pipeline import files, log
 from pipeline.errors import CommandError, IntegrityError, PipelineError
 from pipeline.fetch import HINT, OFFLINE_HINT, DownloadError, Missing
 from pipeline.git.command import Git, unreadable
-from pipeline.git.export import export, identity
+from pipeline.git.export import export
 from pipeline.git.mirror import LacksCommitError, Mirror, locked
 from pipeline.git.objects import DamagedMirrorError
 from pipeline.mirrors import Mirrors
@@ -180,7 +180,7 @@ class _Record:
     def __init__(self, place: Place, source: GitSource) -> None:
         self._store = place.store
         self._source = source
-        key = _digest({"export": identity(source)})
+        key = _digest({"export": source.identity})
         self._path = place.store.root / "git" / "exports" / f"{key}.json"
         self._signature = ""
         if source.key_file is not None:

@@ -6,10 +6,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from invoke.config import Config
-from invoke.exceptions import CollectionNotFound, Exit, ParseError
+from invoke.config import AmbiguousMergeError, Config
+from invoke.exceptions import (
+    AmbiguousEnvVar,
+    CollectionNotFound,
+    Exit,
+    ParseError,
+    UncastableEnvVar,
+    UnknownFileType,
+)
 from invoke.parser.context import ParserContext
 from invoke.program import Program
+from invoke.vendor.yaml import YAMLError
 
 from pipeline import log
 from pipeline.errors import ExitStatus, PipelineError
@@ -21,6 +29,10 @@ INTERRUPTED = 130
 """What shells report for a command ended by Ctrl-C: 128 and SIGINT's number."""
 
 
+_CONFIGURATION_ERRORS = (AmbiguousEnvVar, AmbiguousMergeError, UncastableEnvVar, UnknownFileType, YAMLError)
+"""What Invoke raises for files such as ~/.invoke.yaml, and for INVOKE_* variables."""
+
+
 class _ProjectConfig(Config):
     """Invoke's configuration, with INVOKE_* variables for this project's settings too."""
 
@@ -30,8 +42,9 @@ class _ProjectConfig(Config):
         defaults: dict[str, object] = Config.global_defaults()
         defaults["pipeline"] = {
             "engine": "auto",
-            "jobs": 0,
-            "downloads": 6,
+            # As text, which Settings reads: Invoke would end in a traceback for a variable "many".
+            "jobs": "0",
+            "downloads": "6",
             "packager": "Unknown Packager",
             "store": "",
             "artifacts": "artifacts",
@@ -55,6 +68,9 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         return int(e.code)
     except ParseError as e:
         log.error(str(e), hint="./inv --list shows the commands, ./inv --help COMMAND explains one.")
+        return ExitStatus.USAGE
+    except _CONFIGURATION_ERRORS as e:
+        log.error(f"The settings cannot be read: {' '.join(str(e).split())}.")
         return ExitStatus.USAGE
     except CollectionNotFound:
         log.error(f"There is no tasks.py in {project}.")

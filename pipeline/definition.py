@@ -36,6 +36,6 @@ def read_toml(path: Path, kind: type[T]) -> T:
 
 def toml_inline(values: dict[str, str | int]) -> str:
     """Render a flat table on one line, so that a diff of two lock files has a line a package."""
-    # A JSON string or integer is also a TOML one (TOML 1.0, "String" and "Integer").
+    # A JSON string or integer is also a TOML one, but for DEL (TOML 1.0, "String" and "Integer").
     fields = (f"{key} = {msgspec.json.encode(value).decode()}" for key, value in values.items())
-    return "{ " + ", ".join(fields) + " }"
+    return "{ " + ", ".join(fields).replace("\x7f", "\\u007f") + " }"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import platformdirs
@@ -36,16 +35,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     release: str
     engine: str = "auto"
-    jobs: int = 0
-    downloads: int = 6
+    jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
+    downloads: Annotated[int, msgspec.Meta(ge=1)] = 6
     packager: str = "Unknown Packager"
     store: str = ""
     artifacts: str = "artifacts"
     mirrors: MirrorSettings = MirrorSettings()
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Settings:
+    def read(cls, config: Any) -> Settings:
         """Check the configuration's ``pipeline`` table; raises UsageError naming the setting."""
+        # Invoke's own type of table is no Mapping, but as good as one.
+        if not hasattr(config, "keys"):
+            raise UsageError("The settings under `pipeline` are wrong: they must be a table.")
         try:
             settings = msgspec.convert(dict(config), cls, strict=False)
         except msgspec.ValidationError as e:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,8 +46,10 @@ class Checkout:
     store: Path
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def popen(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a command of the project, as `inv` would."""
+    def popen(
+        self, *arguments: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start a command of the project, as `inv` would; ``prefix`` is a program that starts it."""
         settings = {
             "PYTHONPATH": str(self.root),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -56,7 +58,7 @@ class Checkout:
             "INVOKE_PIPELINE_STORE": str(self.store),
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", str(self.root), *arguments],
+            [*prefix, sys.executable, "-m", "pipeline.cli", str(self.root), *arguments],
             env={**os.environ, **settings, **self.environment, **(env or {})},
             cwd="/",
             stdout=subprocess.PIPE,
@@ -66,10 +68,16 @@ class Checkout:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Finished:
+    def run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        timeout: float = 300,
+    ) -> Finished:
         """Run a command of the project to its end."""
         start = time.monotonic()
-        with self.popen(*arguments, env=env) as process:
+        with self.popen(*arguments, env=env, prefix=prefix) as process:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException:
@@ -105,6 +113,19 @@ def copy(target: Path) -> Path:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / name, target / name)
     return target
+
+
+def running_in(folder: Path) -> list[str]:
+    """The processes on this host that name a folder or work in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            if str(folder) in line or os.readlink(process / "cwd").startswith(str(folder)):
+                found.append(line)
+        except OSError:
+            continue
+    return found
 
 
 def private_store(store: Path, shared: Path, rootfs_sha256: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +109,8 @@ class Small:
         (project / "releases" / "small.toml").write_text(release)
         pkgbuild = PKGBUILD.replace("%BUILD%", self.build).replace("%PACKAGE%", self.package)
         (project / "PKGBUILD.in").write_text(pkgbuild.replace("%DOCS%", self.docs))
-        for path in (project / "package").iterdir():
-            path.unlink()
+        shutil.rmtree(project / "package")
+        (project / "package").mkdir()
         for name, text in SUPPORT.items():
             (project / "package" / name).write_text(text)
 

@@ -163,13 +163,12 @@ def _unpack(image: Image, tar: Path) -> None:
 
 def _unpack_tree(tar: Path, folder: Path) -> str:
     root = folder / "root"
-    root.mkdir(parents=True)
-    for path in (folder, root):
-        path.chmod(0o755)  # whatever the umask: the builder's uid looks into it
+    # mmdebstrap leaves /dev out with what is in it; bubblewrap mounts its own there.
+    (root / "dev").mkdir(parents=True)
+    for path in (folder, root, root / "dev"):
+        path.chmod(0o755)  # whatever this process's umask is
     owner = "--same-owner" if os.geteuid() == 0 else "--no-same-owner"
     run(["tar", "--extract", "--preserve-permissions", "--numeric-owner", owner, "--file", tar], cwd=root)
-    # mmdebstrap leaves /dev out with what is in it; bubblewrap mounts its own there.
-    (root / "dev").mkdir(mode=0o755, exist_ok=True)
     manifest = tree.manifest(root)
     (folder / "manifest").write_text(manifest, encoding="utf-8")
     return manifest

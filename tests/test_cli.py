@@ -1,0 +1,103 @@
+"""The command line: every way of using it wrongly is one sentence and the documented status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from invoke.parser.argument import Argument
+from invoke.parser.context import ParserContext
+
+from pipeline.cli import spell_out
+from tests import checkouts
+from tests.checkouts import Checkout
+
+COMMANDS = [
+    ParserContext("setup", args=[Argument("dev", kind=bool)]),
+    ParserContext("build", args=[Argument("release", optional=True)]),
+    ParserContext("check", args=[Argument("target", kind=list), Argument("expect")]),
+    ParserContext("release", args=[Argument("release", optional=True)]),
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    folder = tmp_path_factory.mktemp("cli")
+    return Checkout(checkouts.copy(folder / "a copy für sich"), folder / "store")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("setup build 4.17", "setup build --release=4.17"),
+        ("build", "build"),
+        (
+            "build 4.17 check 4.17 x.pkg.tar.xz",
+            "build --release=4.17 check --target=4.17 --target=x.pkg.tar.xz",
+        ),
+        ("check --expect 4.17 x.pkg.tar.xz", "check --expect 4.17 --target=x.pkg.tar.xz"),
+        ("check --expect=4.17 x", "check --expect=4.17 --target=x"),
+        ("nothing 4.17", "nothing 4.17"),
+    ],
+)
+def test_releases_may_be_named_without_an_option(given: str, meant: str) -> None:
+    """`./inv setup release 4.17` is the first thing that README says."""
+    assert spell_out(given.split(), COMMANDS) == meant.split()
+
+
+@given(st.lists(st.one_of(st.sampled_from(["build", "check", "--expect", "-e", "--", "release"]), st.text())))
+def test_no_word_is_lost(words: list[str]) -> None:
+    """A word that vanished would be a command carried out on something else."""
+    result = spell_out(words, COMMANDS)
+    assert len(result) == len(words)
+    for word, spelt in zip(words, result, strict=True):
+        assert spelt == word or spelt.endswith(f"={word}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nonsense"], "nonsense"),
+        (["build", "4.99"], "4.99"),
+        (["build", "--nonsense"], "--nonsense"),
+        (["build", "4.17", "4.18"], "4.1"),
+        (["image", "nonsense"], "nonsense"),
+        (["image.lock", "../x"], "../x"),
+        (["check", "4.17", "x.pkg.tar.xz"], "one release"),
+        (["smoke", "4.17"], "has not been built"),
+    ],
+)
+def test_wrong_use_is_one_sentence(checkout: Checkout, arguments: list[str], named: str) -> None:
+    """Users who see a traceback think that the program is broken, not their command."""
+    env = {"INVOKE_PIPELINE_RELEASE": "4.17"}
+    assert named in checkout.run(*arguments, env=env).failed(2).err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("INVOKE_PIPELINE_JOBS", "many", "jobs"),
+        ("INVOKE_PIPELINE_ENGINE", "podman", "podman"),
+        ("INVOKE_PIPELINE_RELEASE", "4.99", "4.99"),
+    ],
+)
+def test_a_wrong_variable_is_named(checkout: Checkout, variable: str, value: str, named: str) -> None:
+    """Settings by variable are what CI uses; nobody watches there."""
+    assert named in checkout.run("smoke", env={variable: value}).failed(2).err.lower()
+
+
+def test_a_broken_settings_file_is_named(checkout: Checkout, tmp_path: Path) -> None:
+    """A user's own settings are the first thing that a user breaks."""
+    (tmp_path / ".invoke.yaml").write_text("pipeline: [\n")
+    assert ".invoke.yaml" in checkout.run("smoke", env={"HOME": str(tmp_path)}).failed(2).err
+    (tmp_path / ".invoke.yaml").write_text("pipeline: 3\n")
+    checkout.run("smoke", env={"HOME": str(tmp_path)}).failed(2)
+
+
+def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path) -> None:
+    """The user must learn which folder, and that it is not the pipeline's fault."""
+    (tmp_path / "file").touch()
+    env = {"INVOKE_PIPELINE_STORE": str(tmp_path / "file" / "store"), "INVOKE_PIPELINE_RELEASE": "4.17"}
+    assert str(tmp_path / "file") in checkout.run("image", "debian-bookworm", env=env).failed(3).err

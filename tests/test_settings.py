@@ -1,0 +1,52 @@
+"""Settings: where they come from, and how a wrong one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.release import PROJECT
+from pipeline.settings import Settings
+
+
+def test_defaults_need_nothing_but_a_release() -> None:
+    """A newcomer has no settings at all."""
+    settings = Settings.read({"release": "4.17"})
+    assert settings.open_store.root == platformdirs.user_cache_path("xen-aur-pipeline")
+    assert settings.artifacts_folder == PROJECT / "artifacts"
+    assert settings.compile_jobs >= 1
+
+
+def test_folders_count_from_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise packages land wherever somebody happened to stand."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = Settings.read({"release": "x", "store": "~/store", "artifacts": "out"})
+    assert settings.open_store.root == Path("/home/somebody/store")
+    assert settings.artifacts_folder == PROJECT / "out"
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({}, "release"),
+        ({"release": "x", "enginne": "docker"}, "enginne"),
+        ({"release": "x", "jobs": "many"}, "jobs"),
+        ({"release": "x", "mirrors": {"debian": 3}}, "mirrors.debian"),
+        ({"release": "x", "engine": "podman"}, "podman"),
+    ],
+)
+def test_a_wrong_setting_is_named(config: dict[str, object], named: str) -> None:
+    """A misspelt setting that does nothing is the hardest to find."""
+    with pytest.raises(UsageError) as caught:
+        Settings.read(config)
+    assert named in caught.value.message
+
+
+@pytest.mark.parametrize("key", ["jobs", "downloads"])
+def test_numbers_must_make_sense(key: str) -> None:
+    """A negative number of jobs means make without a limit, or no download at all."""
+    with pytest.raises(UsageError, match=key):
+        Settings.read({"release": "x", key: -1})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import log
+from pipeline.errors import CommandError
 from pipeline.git import tags
 from pipeline.git.command import Git, reason
 from pipeline.git.objects import Objects
@@ -51,6 +52,14 @@ class Mirror:
     def objects(self) -> Objects:
         """The mirror's objects."""
         return Objects(self.git, self.folder)
+
+    def is_sound(self) -> bool:
+        """Whether git can read its configuration and references; its objects are not looked at."""
+        try:
+            self._call("for-each-ref")
+        except CommandError:
+            return False
+        return True
 
     def has(self, source: GitSource) -> bool:
         """Whether a fetch of the commit (and of its tag, where the key is given) was complete."""
@@ -192,11 +201,15 @@ def locked(git: Git, source: GitSource) -> Iterator[Mirror]:
     try:
         _wait(fd, source.name, git.stop.is_set)
         git.configure()
-        if folder.is_dir():
-            _tidy(folder)
-        else:
+        mirror = Mirror(git, folder, fd)
+        if not folder.is_dir():
             _make(git, folder)
-        yield Mirror(git, folder, fd)
+        else:
+            _tidy(folder)
+            if not mirror.is_sound():
+                log.warn(f"The repository {folder} is damaged, and is made anew.")
+                mirror.discard()
+        yield mirror
     finally:
         os.close(fd)
 

@@ -414,6 +414,26 @@ def test_a_silent_server_is_given_up(store: Store, repository: Repository, serve
     assert time.monotonic() - start < 10
 
 
+def test_ssh_is_asked_without_prompts_and_its_reason_told(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise fetch waits for a password that nobody types, or only says that it failed."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    lines = (
+        "#!/bin/sh",
+        f'echo "$*" >> {tmp_path}/asked',
+        'echo "Host key verification failed." >&2',
+        "exit 255",
+    )
+    (folder / "ssh").write_text("\n".join(lines))
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    source = GitSource(name="thing", urls=("ssh://git@git.invalid/x",), commit=NOWHERE)
+    assert refused(store, source) == "Host key verification failed"
+    assert "BatchMode=yes" in (tmp_path / "asked").read_text()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 def test_a_clone_of_another_user_will_do(store: Store, repository: Repository) -> None:
     """Otherwise a clone on a shared disk stops with git's "dubious ownership"."""
@@ -663,6 +683,11 @@ def test_a_moved_tag_is_an_error_without_a_key_too(
     url = f"{server.address}/thing/.git"
     source = GitSource(name="thing", urls=(url,), commit=commit, tag="v1")
     assert "its tag v1 points to" in refused(store, source)
+
+
+def test_a_mirror_without_the_tag_will_do_where_no_key_is_given(store: Store, repository: Repository) -> None:
+    """Otherwise a bare clone of one branch cannot stand in: the commit's id says it all."""
+    assert get(store, repository.source(repository.commit(FILES), tag="v1"))
 
 
 def test_a_key_file_without_the_key_is_a_mistake_of_the_release(

@@ -55,6 +55,12 @@ _TOLERATED = (
 _KEPT = ("PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _POLL = 0.05
+# What git adds below the reason, which may be ssh's.
+_SAYS_NOTHING = (
+    "fatal: Could not read from remote",
+    "Please make sure you have",
+    "and the repository exists",
+)
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -143,8 +149,9 @@ class Git:
                     last, since = moved, time.monotonic()
                 silent = time.monotonic() - since > self.silence
                 if silent or self.stop.is_set():
-                    _kill(pid)
-                    worker.join()
+                    while worker.is_alive():  # again and again: it may not have said its id yet
+                        _kill(pid)
+                        worker.join(_POLL)
                     if self.stop.is_set():
                         raise CancelledError("The downloads were stopped.")
                     raise TransientError(f"silent for {self.silence:g} s", unreachable=True)
@@ -183,7 +190,8 @@ def _kill(pid: Path) -> None:
 
 def reason(output: str) -> str:
     """Pick the line out of what git said that tells why it failed."""
-    lines = [line.strip() for line in output.replace("\r", "\n").splitlines() if line.strip()]
+    lines = [line.strip() for line in output.replace("\r", "\n").splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_SAYS_NOTHING)]
     for start in ("fatal: remote error:", "ERROR:", "fatal:", "error:"):
         for line in lines:
             if line.startswith(start):

@@ -107,7 +107,7 @@ def _sandbox(root: Path, workspace: Path, job: Job) -> list[str]:
         "--dev", "/dev",
         "--perms", "1777", "--tmpfs", "/dev/shm",  # noqa: S108 - the job's own
         "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the job's own
-        "--tmpfs", "/run",
+        "--perms", "1777", "--tmpfs", "/run",  # systemd-analyze wants to write there
         "--bind", os.fspath(workspace), WORKSPACE,
         "--chdir", WORKSPACE,
         "--clearenv",

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.steps import Steps
 
+_RELEASE_HELP = {
+    "release": "A name from releases/.",
+    "without": "Features of the release to leave out, parted by commas.",
+    "image": "A name from containers/, to build in instead of the release's own.",
+}
+
 # The parts are imported where they are used: a command must not wait for what it does not need.
 
 
@@ -27,11 +33,12 @@ def _settings(context: Context) -> Settings:
     return Settings.read(context.config.pipeline)
 
 
-def _steps(context: Context, release: str) -> Steps:
+def _steps(context: Context, release: str, without: str = "", image: str = "") -> Steps:
+    from pipeline.settings import words
     from pipeline.steps import Steps
 
     settings = _settings(context)
-    return Steps(settings, release or settings.release)
+    return Steps(settings, release or settings.release, words(without), image)
 
 
 def _print(text: object) -> None:
@@ -52,17 +59,18 @@ def setup(context: Context, dev: bool = False) -> None:  # noqa: ARG001
 @task(
     positional=[],
     help={
-        "release": "A name from releases/.",
+        "release": _RELEASE_HELP["release"],
+        "without": _RELEASE_HELP["without"],
         "from": "A folder that may hold some of them, files under any name and git clones.",
     },
 )
-def fetch(context: Context, release: str = "", from_: str = "") -> None:
+def fetch(context: Context, release: str = "", without: str = "", from_: str = "") -> None:
     """Bring every source of a release into the store, by hash or commit.
 
     Example: ./inv fetch 4.17 --from ~/Downloads
     """
     folder = Path(from_).expanduser() if from_ else None
-    for path in _steps(context, release).fetch(folder).values():
+    for path in _steps(context, release, without).fetch(folder).values():
         _print(path)
 
 
@@ -98,32 +106,36 @@ def image_lock(context: Context, name: str) -> None:
     _print(definition.lock_path(name))
 
 
-@task(positional=[], help={"release": "A name from releases/."})
-def recipe(context: Context, release: str = "") -> None:
+@task(positional=[], help=_RELEASE_HELP)
+def recipe(context: Context, release: str = "", without: str = "", image: str = "") -> None:
     """Write the AUR folder: PKGBUILD, .SRCINFO and the support files.
 
     Example: ./inv recipe 4.17
     """
-    _print(_steps(context, release).recipe())
+    _print(_steps(context, release, without, image).recipe())
 
 
-@task(positional=[], help={"release": "A name from releases/."})
-def build(context: Context, release: str = "") -> None:
+@task(positional=[], help=_RELEASE_HELP)
+def build(context: Context, release: str = "", without: str = "", image: str = "") -> None:
     """Build the packages of a release.
 
     Example: ./inv build 4.17
     """
-    for path in _steps(context, release).build().packages:
+    for path in _steps(context, release, without, image).build().packages:
         _print(path)
 
 
 _TARGET_HELP = {
     "target": "A release, whose newest build is meant, or package files. Without any, the default release.",
     "expect": "The release whose expectations count for package files.",
+    "without": "Features that the release of package files was built without, parted by commas.",
+    "image": "The image that package files were built in, where it is not their release's own.",
 }
 
 
-def _packages(context: Context, target: list[str], expect: str) -> tuple[Steps, list[Path], Path]:
+def _packages(
+    context: Context, target: list[str], expect: str, without: str, image: str
+) -> tuple[Steps, list[Path], Path]:
     """Return the steps, the packages that are meant, and the folder for their results."""
     from pipeline.errors import UsageError
 
@@ -132,42 +144,42 @@ def _packages(context: Context, target: list[str], expect: str) -> tuple[Steps, 
     if len(names) + bool(files) > 1:
         raise UsageError("Name one release, or package files.", hint="--expect names the release of files.")
     if files:
-        steps = _steps(context, expect)
+        steps = _steps(context, expect, without, image)
         return steps, files, steps.settings.artifacts_folder / steps.release.name / "foreign"
     steps = _steps(context, "".join(names))
     newest = steps.newest()
-    return steps, newest.packages, newest.folder
+    return steps.like(newest), newest.packages, newest.folder
 
 
 @task(positional=[], iterable=["target"], help=_TARGET_HELP)
-def check(context: Context, target: list[str], expect: str = "") -> None:
+def check(context: Context, target: list[str], expect: str = "", without: str = "", image: str = "") -> None:
     """Check packages without installing them.
 
     Example: ./inv check 4.17
     """
-    steps, packages, results = _packages(context, target, expect)
+    steps, packages, results = _packages(context, target, expect, without, image)
     _print(f"check: {steps.check(packages, results).summary}")
 
 
 @task(positional=[], iterable=["target"], help=_TARGET_HELP)
-def smoke(context: Context, target: list[str], expect: str = "") -> None:
+def smoke(context: Context, target: list[str], expect: str = "", without: str = "", image: str = "") -> None:
     """Boot packages under QEMU and see whether they do what they promise.
 
     Example: ./inv smoke 4.17
     """
-    steps, packages, results = _packages(context, target, expect)
+    steps, packages, results = _packages(context, target, expect, without, image)
     _print(f"smoke: {steps.smoke(packages, results).summary}")
 
 
-@task(positional=[], help={"release": "A name from releases/."})
-def release(context: Context, release: str = "") -> None:
+@task(positional=[], help=_RELEASE_HELP)
+def release(context: Context, release: str = "", without: str = "", image: str = "") -> None:
     """Fetch, build, check and boot a release, then sum it up.
 
-    Example: ./inv release 4.17
+    Example: ./inv release 4.2 --without stubdom,qemu-traditional
     """
     from pipeline import summary
 
-    built, rows = _steps(context, release).run_all()
+    built, rows = _steps(context, release, without, image).run_all()
     _print(summary.render(built, rows))
 
 

@@ -42,7 +42,10 @@ class BuiltPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a build was made from and what came out; ``build.json`` beside the packages."""
+    """What a build was made from and what came out; ``build.json`` beside the packages.
+
+    ``without`` names the features that were left out of the release.
+    """
 
     release: str
     build_id: str
@@ -52,6 +55,7 @@ class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     engine: str
     seconds: float
     packages: tuple[BuiltPackage, ...]
+    without: tuple[str, ...] = ()
 
 
 class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -194,6 +198,7 @@ class Builder:
                 image_id=plan.image.id,
                 engine=engine.name,
                 seconds=round(time.monotonic() - start, 1),
+                without=plan.release.left_out,
                 packages=tuple(_describe(p) for p in sorted(output.glob("*.pkg.tar.*"))),
             )
             return self._place(plan, record, output, folder)
@@ -278,7 +283,8 @@ class Builder:
                 "staging.tar": staging,
             }
             inputs |= {f"support/{name}": folder / name for name in plan.recipe.support}
-            environment = {**plan.environment, "PACKAGER": plan.packager, "PKGDEST": "/build/output"}
+            environment = {**plan.environment, **recipe.NO_PACMAN}
+            environment |= {"PACKAGER": plan.packager, "PKGDEST": "/build/output"}
             job = Job(("/bin/bash", "package.sh"), inputs, environment=environment)
             with _logged(log_path) as on_line:
                 engine.run(job, plan.packaging, output, on_line)

@@ -48,6 +48,7 @@ class _ProjectConfig(Config):
             "packager": "Unknown Packager",
             "store": "",
             "artifacts": "artifacts",
+            "without": "",
         }
         return defaults
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,13 +18,32 @@ def read_toml(path: Path, kind: type[T]) -> T:
 
     Raises UsageError naming the file and the key for anything that ``kind`` does not allow.
     """
+    return convert(path, load_toml(path), kind)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read the table that is in ``path``; raises UsageError where there is none."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
         # Besides TOMLDecodeError and UnicodeDecodeError: numbers and nesting beyond Python's limits.
         raise UsageError(f"{path} is not valid TOML: {e}.") from e
     except OSError as e:
         raise UsageError(f"{path} cannot be read: {e.strerror}.") from e
+
+
+def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one table over another: tables are merged, everything else is replaced."""
+    merged = {**below, **above}
+    for key, value in above.items():
+        under = below.get(key)
+        if isinstance(value, dict) and isinstance(under, dict):
+            merged[key] = overlay(under, value)
+    return merged
+
+
+def convert(path: Path, data: dict[str, Any], kind: type[T]) -> T:
+    """Make a ``kind`` of a table that was read from ``path``; raises UsageError as read_toml does."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as e:

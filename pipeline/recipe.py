@@ -1,7 +1,8 @@
 """PKGBUILD.in and package/ become an AUR folder: PKGBUILD, .SRCINFO and the support files.
 
 Format: PKGBUILD(5). A token is ``@NAME@``; one that the release does not fill, and one that the
-template does not know, are errors.
+template does not know, are errors. A line ``@SERIES@`` stands for the file of the release's series. Lines
+between ``@IF name@`` and ``@FI@`` are there only where the release has that feature in.
 """
 
 from __future__ import annotations
@@ -23,8 +24,15 @@ from pipeline.source import GitSource, Source
 
 TEMPLATE = PROJECT / "PKGBUILD.in"
 SUPPORT = PROJECT / "package"
+SERIES = "series"
+"""The folder below SUPPORT with what differs from one series of Xen to the next."""
+
+NO_PACMAN = {"PACMAN": "true"}
+"""Environment for makepkg, which asks pacman for git when a source comes from git. No package is installed by
+pacman in an image of another distribution, and git is not needed: the sources are there already."""
 
 _TOKEN = re.compile(r"@([A-Z][A-Z0-9_]*)@")
+_IF = re.compile(r"^@IF ([a-z][a-z0-9-]*)@$")
 _PACKAGE_FUNCTION = re.compile(r"^package(_\S+)?\s*\(\)", re.MULTILINE)
 _DEBIAN = "debian:"
 
@@ -74,6 +82,7 @@ def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str])
         "XEN_VERSION": release.xen_version,
         "SOURCES": _words([*sources, *support_sums]),
         "SHA256SUMS": _words([*sums, *support_sums.values()]),
+        "WITHOUT": f" (without {', '.join(release.left_out)})" if release.left_out else "",
     }
     for name, value in release.tokens.items():
         if name in values:
@@ -81,7 +90,7 @@ def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str])
                 f"releases/{release.name}.toml: {name} is filled by the pipeline (at tokens.{name})."
             )
         values[name] = value if isinstance(value, str) else _words(value)
-    template = TEMPLATE.read_text(encoding="utf-8")
+    template = _template(release)
     wanted = set(_TOKEN.findall(template))
     for name in sorted(wanted - values.keys()):
         raise UsageError(
@@ -92,6 +101,39 @@ def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str])
             f"{TEMPLATE.name} has no @{name}@ (at tokens.{name} of releases/{release.name}.toml)."
         )
     return _TOKEN.sub(lambda match: values[match[1]], template)
+
+
+def _template(release: Release) -> str:
+    """Read the template with the release's series in it, and only the features that are in."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    if "\n@SERIES@\n" in template:
+        path = SUPPORT / SERIES / f"{release.series}.in"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.in"))) or "none"
+            raise UsageError(
+                f"releases/{release.name}.toml: there is no series {release.series} (at series).",
+                hint=f"Series: {known}.",
+            )
+        template = template.replace("\n@SERIES@\n", f"\n{path.read_text(encoding='utf-8')}\n")
+    return _featured(template, release)
+
+
+def _featured(template: str, release: Release) -> str:
+    lines: list[str] = []
+    inside = [True]
+    for line in template.splitlines(keepends=True):
+        if match := _IF.match(line):
+            inside.append(match[1] in release.features and match[1] not in release.left_out)
+        elif line.rstrip("\n") == "@FI@":
+            if len(inside) == 1:
+                raise UsageError("The recipe has an @FI@ without an @IF ...@ before it.")
+            inside.pop()
+        elif all(inside):
+            lines.append(line)
+    if len(inside) != 1:
+        raise UsageError("The recipe has an @IF ...@ without an @FI@ after it.")
+    # What was left out leaves no gap.
+    return re.sub(r"\n{3,}", "\n\n", "".join(lines))
 
 
 def _words(values: Sequence[str]) -> str:
@@ -134,7 +176,8 @@ def srcinfo(recipe: Recipe, image: Image, engine: Engine, work: Path) -> str:
         write(recipe, folder / "aur")
         (folder / "output").mkdir()
         inputs = {name: folder / "aur" / name for name in recipe.files}
-        engine.run(Job(("makepkg", "--printsrcinfo"), inputs), image, folder / "output", lines.append)
+        job = Job(("makepkg", "--printsrcinfo"), inputs, environment=NO_PACMAN)
+        engine.run(job, image, folder / "output", lines.append)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -16,6 +16,11 @@ from pipeline.release import PROJECT
 from pipeline.store import Store
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Part a list of names at its commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``mirrors.*``: see pipeline.mirrors.Mirrors."""
 
@@ -27,13 +32,15 @@ class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``pipeline.*`` of the configuration.
 
-    ``release`` is what commands work on when none is named. ``jobs`` is how many processes a compile
-    uses and ``downloads`` how many files are fetched at once; 0 jobs means one a core. ``packager`` is
-    makepkg's PACKAGER, which is written into packages. ``store`` and ``artifacts`` are folders; a
-    relative one counts from the project.
+    ``release`` is what commands work on when none is named. ``without`` names features that are left out
+    of every release that has them, as a list or parted by commas. ``jobs`` is how many processes a
+    compile uses and ``downloads`` how many files are fetched at once; 0 jobs means one a core.
+    ``packager`` is makepkg's PACKAGER, which is written into packages. ``store`` and ``artifacts`` are
+    folders; a relative one counts from the project.
     """
 
     release: str
+    without: str | tuple[str, ...] = ()
     engine: str = "auto"
     jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
     downloads: Annotated[int, msgspec.Meta(ge=1)] = 6
@@ -56,6 +63,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise UsageError(f"The settings under `pipeline` are wrong: {problem} (at {key}).") from e
         EngineChoice.parse(settings.engine)
         return settings
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names in ``without``."""
+        return words(self.without) if isinstance(self.without, str) else self.without
 
     @property
     def open_store(self) -> Store:

@@ -5,6 +5,7 @@ Each step first looks whether what it makes is in place already, by the hash of 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -53,15 +54,36 @@ class Row:
 
 @dataclass(frozen=True)
 class Steps:
-    """Every step for one release, with the settings of one run."""
+    """Every step for one release, with the settings of one run.
+
+    ``without`` names features that are left out, besides those that the settings name; ``image_name`` is
+    the image to use instead of the release's own.
+    """
 
     settings: Settings
     release_name: str
+    without: tuple[str, ...] = ()
+    image_name: str = ""
 
     @cached_property
     def release(self) -> Release:
-        """The release file."""
-        return release.read(self.release_name)
+        """The release file, with the features that are in and the image that is meant."""
+        features = release.read(self.release_name).features
+        usual = self.settings.left_out
+        unknown = set(usual) - features.keys()
+        for name in sorted(unknown - release.known_features() if unknown else unknown):
+            raise UsageError(f"The settings leave out {name!r}, which is no release's feature (at without).")
+        found = release.read(self.release_name, {*self.without, *(n for n in usual if n in features)})
+        return msgspec.structs.replace(found, image=self.image_name or found.image)
+
+    def like(self, built: Build) -> Steps:
+        """The steps for a finished build: with its image, and without what was left out of it."""
+        return dataclasses.replace(
+            self,
+            settings=msgspec.structs.replace(self.settings, without=()),
+            without=built.record.without,
+            image_name=built.record.image,
+        )
 
     @cached_property
     def engine(self) -> Engine:

@@ -186,7 +186,7 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
                 docker.types.Ulimit(name="nofile", soft=limits.files, hard=limits.files),
                 docker.types.Ulimit(name="core", soft=0, hard=0),
             ],
-            tmpfs={"/tmp": "exec,mode=1777", "/run": "mode=1777"},  # noqa: S108 - the container's own
+            tmpfs={"/tmp": "exec,mode=1777", "/run": f"uid={UID},gid={UID}"},  # noqa: S108 - the container's own
             volumes={volume.name: {"bind": WORKSPACE, "mode": "rw"}},
             init=True,
             labels=labels,

@@ -357,9 +357,11 @@ class _Lines:
 
     def __init__(self, jobs: Sequence[_Job]) -> None:
         self._jobs = jobs
+        self._fetched: list[_Job] = []
         self._start = self._last = time.monotonic()
 
     def fetched(self, job: _Job) -> None:
+        self._fetched.append(job)
         if len(self._jobs) > _FEW:
             return  # an image's hundreds of packages would bury the rest of the log
         took = log.duration(time.monotonic() - (job.started or 0))
@@ -374,10 +376,9 @@ class _Lines:
         log.info(f"{log.size(done)} of {log.size(total)}, {finished} of {len(self._jobs)} files")
 
     def close(self) -> None:
-        finished = [job for job in self._jobs if job.finished]
-        total = log.size(sum(job.source.size for job in finished))
+        total = log.size(sum(job.source.size for job in self._fetched))
         took = log.duration(time.monotonic() - self._start)
-        log.info(f"{len(finished)} of {len(self._jobs)} files fetched ({total}) in {took}")
+        log.info(f"{len(self._fetched)} of {len(self._jobs)} files fetched ({total}) in {took}")
 
 
 class _Bars:

@@ -101,6 +101,14 @@ def test_sources_that_are_one_file_are_fetched_once(store: Store, server: Server
     assert [request.path for request in server.requests] == ["/gone", "/b"]
 
 
+def test_what_failed_is_not_counted_as_fetched(
+    store: Store, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise a log says that all is well above the error that says what is missing."""
+    refused(store, pinned(server.add("/gone", servers.status(404))))
+    assert "0 of 1 files fetched (0 B)" in capfd.readouterr().err
+
+
 def test_contradicting_sizes_are_refused(store: Store) -> None:
     """Otherwise one of two wrong definitions is taken at random."""
     one = pinned("http://127.0.0.1:9/x", name="one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -195,7 +196,8 @@ def reason(output: str) -> str:
     for start in ("fatal: remote error:", "ERROR:", "fatal:", "error:"):
         for line in lines:
             if line.startswith(start):
-                return line.removeprefix("fatal: ").removeprefix("error: ").rstrip(".")
+                line = line.removeprefix("fatal: ").removeprefix("error: ").rstrip(".")
+                return re.sub(r"^unable to access '[^']*': ", "", line)  # the URL stands before it
     return lines[-1].rstrip(".") if lines else "git failed without a word"
 
 

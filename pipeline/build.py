@@ -283,8 +283,7 @@ class Builder:
                 "staging.tar": staging,
             }
             inputs |= {f"support/{name}": folder / name for name in plan.recipe.support}
-            environment = {**plan.environment, **recipe.NO_PACMAN}
-            environment |= {"PACKAGER": plan.packager, "PKGDEST": "/build/output"}
+            environment = {**plan.environment, "PACKAGER": plan.packager, "PKGDEST": "/build/output"}
             job = Job(("/bin/bash", "package.sh"), inputs, environment=environment)
             with _logged(log_path) as on_line:
                 engine.run(job, plan.packaging, output, on_line)

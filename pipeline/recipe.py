@@ -27,10 +27,6 @@ SUPPORT = PROJECT / "package"
 SERIES = "series"
 """The folder below SUPPORT with what differs from one series of Xen to the next."""
 
-NO_PACMAN = {"PACMAN": "true"}
-"""Environment for makepkg, which asks pacman for git when a source comes from git. No package is installed by
-pacman in an image of another distribution, and git is not needed: the sources are there already."""
-
 _TOKEN = re.compile(r"@([A-Z][A-Z0-9_]*)@")
 _IF = re.compile(r"^@IF ([a-z][a-z0-9-]*)@$")
 _PACKAGE_FUNCTION = re.compile(r"^package(_\S+)?\s*\(\)", re.MULTILINE)
@@ -176,7 +172,7 @@ def srcinfo(recipe: Recipe, image: Image, engine: Engine, work: Path) -> str:
         write(recipe, folder / "aur")
         (folder / "output").mkdir()
         inputs = {name: folder / "aur" / name for name in recipe.files}
-        job = Job(("makepkg", "--printsrcinfo"), inputs, environment=NO_PACMAN)
+        job = Job(("makepkg", "--printsrcinfo"), inputs)
         engine.run(job, image, folder / "output", lines.append)
     return "\n".join(lines).rstrip("\n") + "\n"
 

@@ -15,13 +15,5 @@ for file in support/*; do
   ln -s "../${file##*/}" src/
 done
 
-# makepkg wants git for git sources, though it does not look at sources when it only packages.
-if ! type -P git > /dev/null; then
-  mkdir stand-in
-  printf '#!/bin/sh\nexit 1\n' > stand-in/git
-  chmod 755 stand-in/git
-  PATH=$PATH:$PWD/stand-in
-fi
-
 makepkg --config makepkg.conf --printsrcinfo > output/.SRCINFO
 makepkg --config makepkg.conf --repackage --nodeps --noconfirm

@@ -152,9 +152,7 @@ def test_a_hang_ends_at_its_limit(host_with: Maker, accelerator: Accelerator, tm
     assert 12 <= red.check.seconds < 15
 
 
-def test_the_run_as_a_whole_has_a_limit(
-    host_with: Maker, accelerator: Accelerator, tmp_path: Path
-) -> None:
+def test_the_run_as_a_whole_has_a_limit(host_with: Maker, accelerator: Accelerator, tmp_path: Path) -> None:
     """If this fails, many waits that each stay within their limit block the pipeline for an hour."""
     limits = dataclasses.replace(LIMITS, total=8)
     red = run(
@@ -329,9 +327,7 @@ def test_the_agent_bears_hangs_floods_and_daemons(
         return await subject.succeed("echo still here")
 
     probes = [Check(work.__name__, "", work) for work in (hang, flood, daemon)]
-    red = run(
-        planted(), accelerator, tmp_path, checks=(*FROM_DOM0[:2], *probes, FAST[-1]), shape=Shape()
-    )
+    red = run(planted(), accelerator, tmp_path, checks=(*FROM_DOM0[:2], *probes, FAST[-1]), shape=Shape())
     assert verdicts(red.attempt) == {
         **dict.fromkeys(("xen-banner", "dom0-up", "flood", "daemon", "power-off"), "pass"),
         "hang": "HangError",
@@ -360,9 +356,7 @@ def test_each_check_sees_its_own_fault(
         return dataclasses.replace(check, run=work)
 
     checks = [spoiled(made[name], command) for name, command in faults.items()]
-    red = run(
-        planted(), accelerator, tmp_path, checks=(*FROM_DOM0[:2], *checks, FAST[-1]), shape=Shape()
-    )
+    red = run(planted(), accelerator, tmp_path, checks=(*FROM_DOM0[:2], *checks, FAST[-1]), shape=Shape())
     assert verdicts(red.attempt) == {
         "xen-banner": "pass",
         "dom0-up": "pass",
@@ -424,9 +418,7 @@ def test_a_sound_package_passes_in_time(
     assert any("guest-shutdown" in event for event in result.events)
 
 
-def test_the_same_inputs_make_the_same_machine(
-    layer: PackageLayer, kernel: Kernel, image_root: Path
-) -> None:
+def test_the_same_inputs_make_the_same_machine(layer: PackageLayer, kernel: Kernel, image_root: Path) -> None:
     """If this fails, snapshots cannot be found again, and evidence names hashes that mean nothing."""
     first, second = (assemble(layer, image_root, kernel) for _ in range(2))
     assert first.hashes() == second.hashes()

@@ -113,9 +113,7 @@ async def xenfs(subject: Subject) -> str:
 async def oxenstored(subject: Subject) -> str:
     """The store answers through its socket, and the daemon that answers is the OCaml one."""
     # -s: through the socket only; otherwise the kernel's device would do as well.
-    name = await subject.succeed(
-        "xenstore-read -s /local/domain/0/name && xenstore-ls -s /local/domain/0"
-    )
+    name = await subject.succeed("xenstore-read -s /local/domain/0/name && xenstore-ls -s /local/domain/0")
     if name.split("\n", 1)[0] != "Domain-0" or 'domid = "0"' not in name:
         raise CheckFailedError("The store does not know Domain-0.", hint=name)
     # The name of a daemon proves nothing: launchers fall back, and a file can be the other's copy.
@@ -153,9 +151,7 @@ async def xl_list(subject: Subject) -> str:
 
 async def bridge(subject: Subject) -> str:
     """The bridge that guests join by default can be made and is up."""
-    await subject.succeed(
-        "test -d /sys/class/net/xenbr0/bridge && ip link show xenbr0 | grep '[<,]UP[,>]'"
-    )
+    await subject.succeed("test -d /sys/class/net/xenbr0/bridge && ip link show xenbr0 | grep '[<,]UP[,>]'")
     return "xenbr0 is a bridge and up"
 
 

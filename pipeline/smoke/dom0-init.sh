@@ -28,6 +28,7 @@ done </usr/lib/smoke/modules.order
 # The agent comes before the services, so that a service that hangs can be looked at.
 /usr/lib/smoke/agent &
 
+# shellcheck source=/dev/null
 . /usr/lib/smoke/programs
 note() { echo "$2" >"/run/smoke/$1"; say "$1: $2"; }
 
@@ -49,14 +50,16 @@ else
     note init-dom0 $?
 fi
 
-timeout 20 "$XENCONSOLED" --log=all --pid-file=/run/xen/xenconsoled.pid
+# With a shell between: busybox's timeout becomes the program itself, and in Xen 4.2 it would not go to
+# the background as a child of the first process.
+/bin/sh -c 'timeout 20 "$@"; exit $?' sh "$XENCONSOLED" --log=all --pid-file=/run/xen/xenconsoled.pid
 note xenconsoled $?
 
 ip link set lo up
 ip link add name xenbr0 type bridge && ip link set xenbr0 up
 note xenbr0 $?
 
-note services done
+note services "done"
 wait
 # Not reached while the agent lives; the first process must never end.
 while :; do sleep 60; done

@@ -22,20 +22,33 @@ from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union
 from pipeline.smoke.libraries import closure
 
 MODULES = (
-    *("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
+    *("virtio", "virtio_ring", "virtio_pci"),
     *("virtio_console", "xen-privcmd", "xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc"),
     *("llc", "stp", "bridge"),
 )
 """What dom0 needs to reach the host (virtio), Xen (xen-*) and a network (bridge)."""
+MODULES_OF_SOME = ("virtio_pci_legacy_dev", "virtio_pci_modern_dev")
+"""What one of those needs in some kernels (5.17 and later), and others do not have."""
 
 REQUIRED = ("xl", "oxenstored", "xenconsoled", "xenconsole", "xenstore-read", "xenstore-ls", "xenstore-write")
 """Programs that the package must have; without one of them, nobody can use it."""
 OPTIONAL = ("xen-init-dom0", "xenstored", "libxl-save-helper")
 """Programs that some releases have, and others not."""
-TOOLS = ("usr/bin/busybox", "bin/busybox"), ("usr/bin/bash",), ("usr/bin/flock",), ("usr/sbin/losetup",)
+TOOLS = (
+    ("usr/bin/busybox", "bin/busybox"),
+    ("usr/bin/bash", "bin/bash"),
+    ("usr/bin/flock",),
+    ("usr/sbin/losetup", "sbin/losetup"),
+    # Debian 11's busybox has none.
+    ("usr/bin/base64",),
+)
 """What the image must have, by places where distributions keep it."""
 # glibc opens this one by name when a thread is cancelled; no ELF header tells of it.
-DLOPENED = ("usr/lib/x86_64-linux-gnu/libgcc_s.so.1", "usr/lib/libgcc_s.so.1")
+DLOPENED = (
+    "usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
+    "lib/x86_64-linux-gnu/libgcc_s.so.1",
+    "usr/lib/libgcc_s.so.1",
+)
 
 GUEST_MARKER = "SMOKE-GUEST-UP pid=1 hypervisor=xen uuid="
 GUEST_NAME = "smoke-pv"
@@ -122,10 +135,16 @@ def assemble(package: PackageLayer, image_root: Path, kernel: Kernel) -> BootFil
     tree = closure(union, wanted)
     for path in package.under("etc/xen"):
         tree |= union.walk(path)[0]
+    tree = {_merged(path): entry for path, entry in tree.items()}
     busybox = _file(union, _first(union, TOOLS[0]))
     tree |= _base(kernel, busybox, programs)
     tree |= _guest(kernel, busybox)
     return BootFiles(find_xen(package), kernel.vmlinux, write_newc(tree))
+
+
+def _merged(path: str) -> str:
+    """Where a file is in the test host, in which /bin and /sbin are links, as Debian 11 has them not."""
+    return f"usr/{path}" if path.startswith(("bin/", "sbin/")) else path
 
 
 def _first(union: Union, places: Sequence[str]) -> str:

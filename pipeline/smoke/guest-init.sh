@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # First process of the PV guest: proves that it runs in a guest of its own, and switches it off.
 /bin/busybox mkdir -p /proc /sys
 /bin/busybox mount -t proc proc /proc

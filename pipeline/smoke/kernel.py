@@ -79,11 +79,12 @@ def _decompress(payload: bytes, size: int) -> bytes:
 
 
 def trim_elf(elf: bytes) -> bytes:
-    """Cut off what no loader reads: section table, relocations, and zeros that end the last segment.
+    """Cut off what no loader reads: sections, relocations, and zeros that end the last segment.
 
     A third of a stock kernel goes that way (its .bss is stored, because a section follows it); the
     emulated machine would copy it about. Loaders zero what a segment has in memory, but not in the
-    file. Raises KernelImageError for what is not a 64-bit little-endian ELF file.
+    file. What is left of the section table is the section of their names: libxc refused a kernel without
+    it until Xen 4.6. Raises KernelImageError for what is not a 64-bit little-endian ELF file.
     """
     if len(elf) < 64 or elf[:6] != b"\x7fELF\x02\x01":
         raise KernelImageError("The kernel's payload is not a 64-bit ELF file.")
@@ -103,8 +104,12 @@ def trim_elf(elf: bytes) -> bytes:
     others = [other for other, _, its_header in segments if its_header != header]
     out = bytearray(elf[: max(table, offset + size, *others, 0)])
     struct.pack_into("<Q", out, header + 32, size)  # p_filesz
-    struct.pack_into("<Q", out, 40, 0)  # e_shoff
-    struct.pack_into("<HHH", out, 58, 0, 0, 0)  # e_shentsize, e_shnum, e_shstrndx
+    names = b"\0.shstrtab\0"
+    start = len(out)
+    out += names + bytes(-(start + len(names)) % 8)
+    struct.pack_into("<Q", out, 40, len(out))  # e_shoff
+    struct.pack_into("<HHH", out, 58, 64, 2, 1)  # e_shentsize, e_shnum, e_shstrndx
+    out += bytes(64) + struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, start, len(names), 0, 0, 1, 0)
     return bytes(out)
 
 
@@ -121,13 +126,15 @@ def module_dependencies(module: bytes) -> list[str]:
     return []
 
 
-def read_kernel_package(package: Path, modules: Sequence[str]) -> Kernel:
+def read_kernel_package(package: Path, modules: Sequence[str], likely: Sequence[str] = ()) -> Kernel:
     """Read a Debian kernel package (linux-image-*.deb).
 
     ``modules`` names those that are needed; what they depend on comes along. One that the kernel has
-    built in is left out. Raises KernelImageError.
+    built in is left out. ``likely`` names some that they may depend on, which saves time where they do.
+    Raises KernelImageError.
     """
-    wanted = {_canonical(name) for name in modules}
+    needed = {_canonical(name) for name in modules}
+    wanted = needed | {_canonical(name) for name in likely}
     known: dict[str, list[str]] = {}
     data = _member(package, "data.tar")
     found: dict[str, bytes] = {}
@@ -142,7 +149,7 @@ def read_kernel_package(package: Path, modules: Sequence[str]) -> Kernel:
         if not missing - wanted and files:
             raise KernelImageError(f"{package.name} lacks the module {sorted(missing)[0]}.")
         wanted |= missing
-    absent = wanted - set(found) - builtin
+    absent = needed - set(found) - builtin
     if absent:
         raise KernelImageError(f"{package.name} lacks the module {sorted(absent)[0]}.")
     order = _load_order(known)

@@ -24,14 +24,14 @@ from pipeline.scratch import scratch as scratch_folder
 from pipeline.smoke import results
 from pipeline.smoke.accelerator import Accelerator, choose
 from pipeline.smoke.checks import FAST, Check, Limits, Subject
-from pipeline.smoke.dom0 import MODULES, BootFiles, assemble, find_xen
+from pipeline.smoke.dom0 import MODULES, MODULES_OF_SOME, BootFiles, assemble, find_xen
 from pipeline.smoke.errors import CheckFailedError, HangError, InfrastructureError
 from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.machine import Machine, Shape
 from pipeline.smoke.results import MAX_ATTEMPTS, CheckResult, Input, SmokeResult, Verdict
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 
 
 @dataclass
@@ -134,7 +134,8 @@ def cached_kernel(package: Path, scratch: Path) -> Kernel:
     The kept file is found by the hash of the package and of what was asked of it, and carries its own
     hash: a damaged one is made anew.
     """
-    key = hashlib.sha256(f"{_CACHE_FORMAT} {sha256(package)} {' '.join(MODULES)}".encode()).hexdigest()
+    asked = " ".join((*MODULES, "?", *MODULES_OF_SOME))
+    key = hashlib.sha256(f"{_CACHE_FORMAT} {sha256(package)} {asked}".encode()).hexdigest()
     file = scratch / f"kernel-{key[:32]}.msgpack"
     if file.is_file():
         data = file.read_bytes()
@@ -142,7 +143,7 @@ def cached_kernel(package: Path, scratch: Path) -> Kernel:
             kept = msgspec.msgpack.decode(data[32:], type=_CachedKernel)
             return Kernel(kept.release, kept.vmlinux, kept.modules)
         log.warn(f"{file} is damaged, and made anew.")
-    kernel = read_kernel_package(package, MODULES)
+    kernel = read_kernel_package(package, MODULES, MODULES_OF_SOME)
     data = msgspec.msgpack.encode(_CachedKernel(kernel.release, kernel.vmlinux, dict(kernel.modules)))
     write_bytes(file, hashlib.sha256(data).digest() + data)
     return kernel

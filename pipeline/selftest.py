@@ -14,12 +14,14 @@ from pipeline.run import run
 
 def lint() -> None:
     """Run ruff, mypy and shellcheck; raises FailureError naming the one that complained."""
-    scripts = [PROJECT / "inv", *sorted((PROJECT / "pipeline").rglob("*.sh"))]
+    support = [path for path in (PROJECT / "package").iterdir() if path.is_file()]
+    scripts = [path for path in support if path.read_bytes().startswith(b"#!")]
+    scripts += [PROJECT / "inv", *(PROJECT / "pipeline").rglob("*.sh")]
     commands: dict[str, list[str | Path]] = {
         "ruff check": [sys.executable, "-m", "ruff", "check", "."],
         "ruff format": [sys.executable, "-m", "ruff", "format", "--check", "."],
         "mypy": [sys.executable, "-m", "mypy"],
-        "shellcheck": ["shellcheck", *scripts, PROJECT / "package" / "09_xen"],
+        "shellcheck": ["shellcheck", *sorted(scripts)],
     }
     for name, argv in commands.items():
         with log.step(name):

@@ -550,3 +550,55 @@ class TestRecipe:
         assert check().returncode == 0
         next(staged.rglob("xenfsimage*")).unlink()
         assert "pygrub's module xenfsimage*.so is not in" in check().stderr
+
+
+class TestOldXen:
+    """What the support files become for a Xen older than they were written for."""
+
+    @pytest.fixture(params=["4.2", "4.17"])
+    def installed(self, request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+        """A release's name, and a package's folder with the support files in it."""
+        series: str = request.param
+        new = series != "4.2"
+        header = bytes(64) + (0xE85250D6 if new else 0x1BADB002).to_bytes(4, "little")
+        (tmp_path / "boot").mkdir()
+        (tmp_path / "boot/xen.gz").write_bytes(gzip.compress(header))
+        for name in ("usr/bin/xenstored", "usr/bin/oxenstored", "usr/lib/xen/bin/xen-init-dom0"):
+            if new or name.startswith("usr/bin"):
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text("\0sd_notify\0" if new else "\0/var/lib/xenstored\0")
+        if new:
+            (tmp_path / "usr/lib/xen/bin/xendomains").touch()
+        text = recipes.render(releases.read(series), "http://mirror.example/debian").pkgbuild
+        script = f'source /dev/stdin\nsrcdir={PACKAGE}\ncd "$1"\n_install_support_files'
+        subprocess.run(["bash", "-ec", script, "bash", tmp_path], input=text, text=True, check=True)
+        return series, tmp_path
+
+    def test_boot_menu_speaks_the_protocol_of_the_hypervisor(self, installed: tuple[str, Path]) -> None:
+        """GRUB refuses to load a hypervisor by a protocol whose header it lacks."""
+        series, root = installed
+        script, conf = root / "etc/grub.d/09_xen", (root / "etc/xen/grub.conf").read_text()
+        commands = set(re.findall(r"\b(multiboot2?|module2?) (?=[$-])", script.read_text()))
+        assert commands == ({"multiboot", "module"} if series == "4.2" else {"multiboot2", "module2"})
+        assert ("XEN_UCODE=scan" in script.read_text()) == ('XEN_UCODE="scan"' in conf) == (series != "4.2")
+        for path in (script, root / "etc/xen/grub.conf"):
+            subprocess.run(["sh", "-n", path], check=True)
+
+    def test_units_wait_for_the_store_in_its_way(self, installed: tuple[str, Path]) -> None:
+        """systemd would wait for a word that an old xenstored never says, and stop it after a minute."""
+        series, root = installed
+        units = root / "usr/lib/systemd/system"
+        unit = (units / "xenstored.service").read_text()
+        if series == "4.2":
+            assert "\nType=forking\nPIDFile=/run/xen/xenstored.pid\n" in unit
+            assert "\nEnvironment=XENSTORED_FORKS=yes\n" in unit
+        else:
+            assert "\nType=notify\n" in unit
+        assert (units / "var-lib-xenstored.mount").exists() == (series == "4.2")
+        assert (units / "xen-qemu-dom0-disk-backend.service").exists() == (series != "4.2")
+
+    def test_guests_are_started_by_a_script_that_can(self, installed: tuple[str, Path]) -> None:
+        """Upstream's own script is kept where there is one."""
+        series, root = installed
+        script = root / "usr/lib/xen/bin/xendomains"
+        assert script.read_text() == ((PACKAGE / "xendomains").read_text() if series == "4.2" else "")

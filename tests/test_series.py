@@ -52,6 +52,20 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
             "EFI_LDFLAGS = -mi386pep --no-insert-timestamp\nEFI_LDFLAGS += --strip-debug\n",
         ),
     },
+    "fsgsbase": {
+        "xen/arch/x86/traps.c": (
+            "b &= (cpufeat_mask(X86_FEATURE_RTM)  |\n      cpufeat_mask(X86_FEATURE_FSGSBASE));\n",
+            "b &= (cpufeat_mask(X86_FEATURE_RTM) );\n",
+        ),
+        "tools/libxc/xc_cpuid_x86.c": (
+            "a &= (bitmaskof(X86_FEATURE_RTM)  |\n      bitmaskof(X86_FEATURE_FSGSBASE));\n"
+            "static void xc_cpuid_pv_policy(\n    int x)\n{\n"
+            "b &= (bitmaskof(X86_FEATURE_RTM)  |\n      bitmaskof(X86_FEATURE_FSGSBASE));\n}\n",
+            "a &= (bitmaskof(X86_FEATURE_RTM)  |\n      bitmaskof(X86_FEATURE_FSGSBASE));\n"
+            "static void xc_cpuid_pv_policy(\n    int x)\n{\n"
+            "b &= (bitmaskof(X86_FEATURE_RTM) );\n}\n",
+        ),
+    },
     "device_numbers": {
         "tools/blktap/drivers/blktapctrl_linux.c": (
             "#include <sys/stat.h>\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -208,21 +209,24 @@ def test_a_kill_leaves_no_container_for_long(
             if unique in line and "unique-" in line:
                 break
         process.kill()
-    before = ours()
-    assert before
+    assert owned(process.pid, docker_env)
     checkout.run("build", "small", env=docker_env).fine()
-    assert not before & ours()
+    assert not owned(process.pid, docker_env)
     assert left(checkout) == []
 
 
-def ours() -> set[str]:
-    """The containers and volumes that belong to the pipeline, of any run."""
-    containers = ["docker", "ps", "-aq", "--filter", "label=xen-aur-pipeline"]
-    volumes = ["docker", "volume", "ls", "-q", "--filter", "label=xen-aur-pipeline"]
-    lists = [
-        subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in (containers, volumes)
-    ]
-    return {word for text in lists for word in text.split()}
+def owned(pid: int, docker_env: dict[str, str]) -> set[str]:
+    """The containers and volumes of one run, which says so in their labels; other workers have theirs."""
+    label = "xen-aur-pipeline.owner"
+    found = set()
+    for command in (["docker", "ps", "--all"], ["docker", "volume", "ls"]):
+        name = "{{.Names}}" if "ps" in command else "{{.Name}}"
+        line = [*command, "--filter", f"label={label}", "--format", f'{name}\t{{{{.Label "{label}"}}}}']
+        env = {**os.environ, **docker_env}
+        listed = subprocess.run(line, capture_output=True, text=True, check=True, env=env).stdout
+        rows = (row.split("\t") for row in listed.splitlines())
+        found |= {what for what, owner in rows if str(pid) in owner.split()}
+    return found
 
 
 @pytest.mark.parametrize("engine", ["bubblewrap", "docker"])

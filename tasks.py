@@ -106,7 +106,7 @@ def image_lock(context: Context, name: str) -> None:
     _print(definition.lock_path(name))
 
 
-@task(positional=[], help=_RELEASE_HELP)
+@task(positional=[], help=dict(_RELEASE_HELP))
 def recipe(context: Context, release: str = "", without: str = "", image: str = "") -> None:
     """Write the AUR folder: PKGBUILD, .SRCINFO and the support files.
 
@@ -115,7 +115,7 @@ def recipe(context: Context, release: str = "", without: str = "", image: str = 
     _print(_steps(context, release, without, image).recipe())
 
 
-@task(positional=[], help=_RELEASE_HELP)
+@task(positional=[], help=dict(_RELEASE_HELP))
 def build(context: Context, release: str = "", without: str = "", image: str = "") -> None:
     """Build the packages of a release.
 
@@ -151,7 +151,7 @@ def _packages(
     return steps.like(newest), newest.packages, newest.folder
 
 
-@task(positional=[], iterable=["target"], help=_TARGET_HELP)
+@task(positional=[], iterable=["target"], help=dict(_TARGET_HELP))
 def check(context: Context, target: list[str], expect: str = "", without: str = "", image: str = "") -> None:
     """Check packages without installing them.
 
@@ -161,7 +161,7 @@ def check(context: Context, target: list[str], expect: str = "", without: str = 
     _print(f"check: {steps.check(packages, results).summary}")
 
 
-@task(positional=[], iterable=["target"], help=_TARGET_HELP)
+@task(positional=[], iterable=["target"], help=dict(_TARGET_HELP))
 def smoke(context: Context, target: list[str], expect: str = "", without: str = "", image: str = "") -> None:
     """Boot packages under QEMU and see whether they do what they promise.
 
@@ -171,7 +171,7 @@ def smoke(context: Context, target: list[str], expect: str = "", without: str = 
     _print(f"smoke: {steps.smoke(packages, results).summary}")
 
 
-@task(positional=[], help=_RELEASE_HELP)
+@task(positional=[], help=dict(_RELEASE_HELP))
 def release(context: Context, release: str = "", without: str = "", image: str = "") -> None:
     """Fetch, build, check and boot a release, then sum it up.
 

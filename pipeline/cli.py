@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,9 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         program.create_config()
         program.parse_core(["inv", "--search-root", str(project), *arguments])
         program.parse_collection()
-        program.core.unparsed = spell_out(program.core.unparsed, program.collection.to_contexts())
+        # Of a copy: Invoke takes the help texts out of the tasks when it makes contexts of them.
+        commands = copy.deepcopy(program.collection).to_contexts()
+        program.core.unparsed = spell_out(program.core.unparsed, commands)
         program.parse_tasks()
         program.parse_cleanup()
         program.update_config()

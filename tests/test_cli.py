@@ -101,3 +101,26 @@ def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path
     (tmp_path / "file").touch()
     env = {"INVOKE_PIPELINE_STORE": str(tmp_path / "file" / "store"), "INVOKE_PIPELINE_RELEASE": "4.17"}
     assert str(tmp_path / "file") in checkout.run("image", "debian-bookworm", env=env).failed(3).err
+
+
+COMMAND_NAMES = (
+    "build", "check", "fetch", "image", "image.lock", "lint", "recipe", "release", "setup", "smoke", "test",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMAND_NAMES)
+def test_help_explains_every_option_and_shows_an_example(checkout: Checkout, command: str) -> None:
+    """Or users would have to read the code to learn what an option means."""
+    text = checkout.run("--help", command).fine().out
+    assert "Example: ./inv " in text
+    lines = text.partition("Options:\n")[2].splitlines()
+    for line in lines:
+        if line.lstrip().startswith("-"):
+            assert len(line.strip().split("   ", 1)) == 2, f"no help: {line}"
+
+
+def test_the_list_holds_every_command_that_is_tested_here(checkout: Checkout) -> None:
+    """Or a new command would go without its help being looked at."""
+    text = checkout.run("--list").fine().out
+    listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert listed == {*COMMAND_NAMES, "image.ready"} - {"image"}

@@ -112,6 +112,12 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
             "int main(void) { timer_t id; return timer_create(CLOCK_REALTIME, NULL, &id); }\n",
         ),
     },
+    "qemu_coroutines": {
+        f"{QEMU}/Makefile": (
+            "include $(SRC_PATH)/Makefile.objs\nendif\n",
+            "include $(SRC_PATH)/Makefile.objs\ncoroutine-ucontext.o: CFLAGS += -U_FORTIFY_SOURCE\nendif\n",
+        ),
+    },
     "default_device_model": {
         "tools/libxl/libxl_create.c": (
             "        if (b_info->type == LIBXL_DOMAIN_TYPE_HVM)\n"

@@ -49,6 +49,7 @@ _APT = PackageManager(
         "cpio",
         "docker.io",
         "grub-common",
+        "gpg-agent",
         "libarchive-tools",
         "makepkg",
         "pacman-package-manager",

@@ -48,8 +48,8 @@ _APT = PackageManager(
     needed_for_tests=(
         "cpio",
         "docker.io",
-        "grub-common",
         "gpg-agent",
+        "grub-common",
         "libarchive-tools",
         "makepkg",
         "pacman-package-manager",

@@ -132,10 +132,15 @@ def private_store(store: Path, shared: Path, rootfs_sha256: str) -> Path:
     """Make a store that has nothing but an image, which it borrows from another one."""
     store.mkdir(parents=True)
     (store / "images").symlink_to(shared / "images")
-    name = f"sha256/{rootfs_sha256[:2]}/{rootfs_sha256}"
-    (store / name).parent.mkdir(parents=True)
-    try:
-        (store / name).hardlink_to(shared / name)
-    except OSError:
-        shutil.copy(shared / name, store / name)
+    borrow(shared, store, rootfs_sha256)
     return store
+
+
+def borrow(owner: Path, store: Path, sha256: str) -> None:
+    """Put another store's entry into a store, as a link where they are on one file system."""
+    name = f"sha256/{sha256[:2]}/{sha256}"
+    (store / name).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        (store / name).hardlink_to(owner / name)
+    except OSError:
+        shutil.copy(owner / name, store / name)

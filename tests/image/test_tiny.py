@@ -37,9 +37,7 @@ def copy(tiny: Tiny, tmp_path: Path) -> Iterator[Checkout]:
 
 
 def link(tiny: Tiny, checkout: Checkout, sha256: str) -> None:
-    name = f"sha256/{sha256[:2]}/{sha256}"
-    (checkout.store / name).parent.mkdir(parents=True, exist_ok=True)
-    os.link(tiny.checkout.store / name, checkout.store / name)
+    checkouts.borrow(tiny.checkout.store, checkout.store, sha256)
 
 
 def edit_lock(checkout: Checkout, **changes: object) -> None:

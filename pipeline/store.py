@@ -23,6 +23,7 @@ import filelock
 
 from pipeline import log
 from pipeline.errors import HostError, IntegrityError, UsageError
+from pipeline.files import sync_folder
 from pipeline.source import Source
 
 BLOCK = 1 << 20
@@ -54,14 +55,6 @@ def _explained(root: Path) -> Iterator[None]:
         raise StoreError(
             f"The store in {root} cannot be used: {e.strerror or e}{where}.", hint=_HINTS.get(e.errno or 0)
         ) from e
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Writer:
@@ -121,7 +114,7 @@ class Writer:
         lock = contextlib.nullcontext() if self._locked else self._store.lock(sha256)
         with lock, _explained(self._store.root):
             self._path.replace(entry)
-            _sync_folder(entry.parent)
+            sync_folder(entry.parent)
         self.entry = entry
         return entry
 

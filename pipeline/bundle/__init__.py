@@ -1,0 +1,1 @@
+"""One file that carries a build to another machine: written, verified, unpacked."""

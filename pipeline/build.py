@@ -19,7 +19,7 @@ import filelock
 import msgspec
 from tqdm import tqdm
 
-from pipeline import files, log, recipe
+from pipeline import files, log, recipe, records
 from pipeline.engine.job import Engine, Job, Limits
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.image.assembly import Image
@@ -218,7 +218,7 @@ class Builder:
                     path.replace(new / f"{stage}.log")
             if not (new / "compile.log").is_file():
                 shutil.copyfile(self._compiled_log(plan), new / "compile.log")
-            (new / "build.json").write_bytes(_pretty(record))
+            (new / "build.json").write_bytes(records.encode(record))
             files.sync_tree(new)
             if folder.exists():
                 shutil.rmtree(folder)  # a folder without its build.json is nobody's
@@ -231,8 +231,8 @@ class Builder:
     def _compiled(self, plan: Plan, engine: Engine, log_path: Path) -> Path:
         """Return the staging tree's tar, compiling where the store does not have it."""
         record_path = self.store.root / "compiled" / f"{plan.compile_key}.json"
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            record = msgspec.json.decode(record_path.read_bytes(), type=CompiledRecord)
+        with contextlib.suppress(OSError, records.RecordError):
+            record = records.decode(record_path.read_bytes(), CompiledRecord)
             try:
                 found = self.store.find(record.staging_sha256, "the compiled tree")
             except IntegrityError as e:
@@ -249,7 +249,7 @@ class Builder:
             staging = self._compile(plan, engine, sources, temporary, log_path)
             entry = self.store.add_file(staging)
         files.write_bytes(self._compiled_log(plan), log_path.read_bytes())
-        files.write_bytes(record_path, _pretty(CompiledRecord(staging_sha256=entry.name)))
+        files.write_bytes(record_path, records.encode(CompiledRecord(staging_sha256=entry.name)))
         return entry
 
     def _compile(
@@ -293,10 +293,6 @@ def _describe(path: Path) -> BuiltPackage:
     return BuiltPackage(file=path.name, size=path.stat().st_size, sha256=files.sha256(path))
 
 
-def _pretty(record: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-
-
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[Callable[[str], None]]:
     """Write every line to a log file, and show those that say which part has come."""
@@ -322,8 +318,8 @@ def read(folder: Path) -> Build:
     """Read a finished build; raises IntegrityError where its record is damaged."""
     path = folder / "build.json"
     try:
-        return Build(folder, msgspec.json.decode(path.read_bytes(), type=BuildRecord))
-    except (OSError, msgspec.DecodeError) as e:
+        return Build(folder, records.decode(path.read_bytes(), BuildRecord))
+    except (OSError, records.RecordError) as e:
         raise IntegrityError(f"{path} is damaged: {e}.", hint=f"Remove {folder} and build again.") from e
 
 

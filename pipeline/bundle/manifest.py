@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from pipeline import records
 from pipeline.errors import FailureError
 from pipeline.source import Commit, FileName, FolderName, Sha256
 
@@ -100,14 +101,9 @@ def _split(path: str) -> list[str]:
     return path.split("/")
 
 
-def encode(manifest: Manifest) -> bytes:
-    """Render a manifest; the same one always gives the same bytes."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
 def decode(data: bytes) -> Manifest:
     """Read a manifest; raises BundleError saying what is wrong with it."""
     try:
-        return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        return records.decode(data, Manifest)
+    except records.RecordError as e:
         raise BundleError(f"The bundle's manifest is wrong: {e}.") from e

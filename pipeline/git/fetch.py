@@ -14,7 +14,7 @@ from types import TracebackType
 
 import msgspec
 
-from pipeline import files, log
+from pipeline import files, log, records
 from pipeline.errors import CommandError, IntegrityError, PipelineError
 from pipeline.fetch import HINT, OFFLINE_HINT, DownloadError, Missing
 from pipeline.git.command import Git, unreadable
@@ -207,12 +207,12 @@ class _Record:
         if self._source.key is not None:
             verified.add(self._signature)
         record = ExportRecord(tar_sha256=tar.name, verified=tuple(sorted(verified)))
-        files.write_bytes(self._path, msgspec.json.encode(record) + b"\n")
+        files.write_bytes(self._path, records.encode(record))
 
     def _load(self) -> ExportRecord | None:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=ExportRecord)
-        except (OSError, msgspec.DecodeError):
+            return records.decode(self._path.read_bytes(), ExportRecord)
+        except (OSError, records.RecordError):
             return None
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.bundle.archive import Reader, write
-from pipeline.bundle.manifest import BundleError, Entry, Manifest, Requirements, decode, encode
+from pipeline.bundle.manifest import BundleError, Entry, Manifest, Requirements, decode
 from pipeline.errors import IntegrityError
+from pipeline.records import encode
 from pipeline.scratch import scratch
 
 FILES = {

@@ -52,7 +52,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class CheckRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The findings on exactly these packages; ``check.json``."""
+    """The findings on exactly these packages; ``check-findings.json``."""
 
     packages: dict[str, Sha256]
     findings: tuple[Finding, ...]

@@ -17,30 +17,32 @@ import msgspec
 
 from pipeline import build as builds
 from pipeline import check as checks
-from pipeline import files, log, release
+from pipeline import evidence, files, log, release, version
 from pipeline import recipe as recipes
 from pipeline.build import Build, Builder, Plan
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine
 from pipeline.errors import FailureError, HostError, UsageError
+from pipeline.evidence import Evidence, Kind, UnprovenError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
 from pipeline.image.definition import read_definition
 from pipeline.release import Release
 from pipeline.settings import Settings
-from pipeline.source import GitSource, Sha256, Source
+from pipeline.source import GitSource, Source
 
 
 class CheckFailedError(FailureError):
     """The packages break a check."""
 
 
-class StepRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """That a step was done on exactly these inputs; ``key`` is the hash of them all."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a step on packages ended, and what it used: names and versions."""
 
-    key: Sha256
     passed: bool
     summary: str
+    tools: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -153,15 +155,15 @@ class Steps:
         found.verify()
         return found
 
-    def check(self, packages: Sequence[Path], results: Path) -> StepRecord:
-        """Check packages; the findings go to ``results``, and a kept record is not made again.
+    def check(self, packages: Sequence[Path], results: Path) -> Evidence:
+        """Check packages; the findings go to ``results``, and kept evidence is not made again.
 
         Raises CheckFailedError where one is an error; all of them are printed.
         """
         key = _key(packages, self.release.expected, self.release.image, Path(checks.__file__))
-        return self._once(results, "check", key, lambda: self._check(packages, results))
+        return self._once(Kind.CHECK, packages, results, key, lambda: self._check(packages, results))
 
-    def _check(self, packages: Sequence[Path], results: Path) -> tuple[bool, str]:
+    def _check(self, packages: Sequence[Path], results: Path) -> Outcome:
         work = self.settings.open_store.root / "scratch"
         checker = checks.Checker(self.packaging_image(), self.engine, work, self.release.expected)
         with log.step("Checking the packages"):
@@ -170,14 +172,15 @@ class Steps:
                 log.info(str(finding))
         data = msgspec.json.format(msgspec.json.encode(record), indent=2)
         files.write_bytes(results / "check-findings.json", data + b"\n")
-        return record.passed, checks.summary(record.findings)
+        tools = {"image": self.packaging_image().id, "engine": self.engine.name}
+        return Outcome(record.passed, checks.summary(record.findings), tools)
 
-    def smoke(self, packages: Sequence[Path], results: Path) -> StepRecord:
+    def smoke(self, packages: Sequence[Path], results: Path) -> Evidence:
         """Boot the packages; verdicts, serial log and screenshots go to ``results``/smoke."""
         key = _key(packages, self.release.xen_version, self.release.image, Path(__file__).parent / "smoke")
-        return self._once(results, "smoke", key, lambda: self._smoke(packages, results))
+        return self._once(Kind.SMOKE, packages, results, key, lambda: self._smoke(packages, results))
 
-    def _smoke(self, packages: Sequence[Path], results: Path) -> tuple[bool, str]:
+    def _smoke(self, packages: Sequence[Path], results: Path) -> Outcome:
         from pipeline.fetch import fetch
         from pipeline.smoke.results import Verdict
         from pipeline.smoke.suite import smoke
@@ -198,28 +201,39 @@ class Steps:
                 output=results / "smoke",
                 scratch=settings.open_store.root / "smoke",
             )
+        tools = {"image": image.id, "kernel": source.name, "qemu": result.qemu_version}
         failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
         where = f"Results and serial log: {results / 'smoke'}"
         if result.verdict is Verdict.INFRASTRUCTURE:
             raise HostError(f"The test bed failed, which says nothing of the packages: {failed}", hint=where)
         if failed:
             log.info(where)
-            return False, failed
-        return True, f"{len(result.checks)} checks passed under {result.accelerator.kind}"
+            return Outcome(False, failed, tools)
+        return Outcome(True, f"{len(result.checks)} checks passed under {result.accelerator.kind}", tools)
 
-    def _once(self, results: Path, name: str, key: str, work: Callable[[], tuple[bool, str]]) -> StepRecord:
-        """Do a step unless its record is in place; raises CheckFailedError where it did not pass."""
-        path = results / f"{name}.json"
-        record = _read_record(path)
-        if record is None or record.key != key or not record.passed:
-            passed, summary = work()
-            record = StepRecord(key=key, passed=passed, summary=summary)
-            files.write_bytes(path, msgspec.json.encode(record) + b"\n")
+    def _once(
+        self, kind: Kind, packages: Sequence[Path], results: Path, key: str, work: Callable[[], Outcome]
+    ) -> Evidence:
+        """Do a step unless its evidence is in place; raises CheckFailedError where it did not pass."""
+        hashes = {path.name: files.sha256(path) for path in packages}
+        found = _kept(results, kind)
+        if found is None or found.key != key or not found.passed or not found.covers(hashes):
+            outcome = work()
+            found = Evidence(
+                kind=kind,
+                packages=hashes,
+                passed=outcome.passed,
+                summary=outcome.summary,
+                tools={"pipeline": version.commit(), **outcome.tools},
+                finished=evidence.now(),
+                key=key,
+            )
+            evidence.write(results, found)
         else:
-            log.info(f"{name}: {record.summary} (on these very packages, before)")
-        if not record.passed:
-            raise CheckFailedError(f"{name.capitalize()} failed: {record.summary}.")
-        return record
+            log.info(f"{kind}: {found.summary} (on these very packages, before)")
+        if not found.passed:
+            raise CheckFailedError(f"{kind.capitalize()} failed: {found.summary}.")
+        return found
 
     def run_all(self) -> tuple[Build, list[Row]]:
         """Everything in order; returns the build and a row a step."""
@@ -228,7 +242,7 @@ class Steps:
         def timed(step: str, work: Callable[[], object]) -> object:
             start = time.monotonic()
             result = work()
-            verdict = result.summary if isinstance(result, StepRecord) else "done"
+            verdict = result.summary if isinstance(result, Evidence) else "done"
             rows.append(Row(step, time.monotonic() - start, verdict))
             return result
 
@@ -255,8 +269,9 @@ def _key(packages: Sequence[Path], *inputs: object) -> str:
     return digest.hexdigest()
 
 
-def _read_record(path: Path) -> StepRecord | None:
+def _kept(folder: Path, kind: Kind) -> Evidence | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=StepRecord)
-    except (OSError, msgspec.DecodeError):
+        return evidence.read(folder, kind)
+    except UnprovenError as e:
+        log.warn(f"{e.message} It is made again.")
         return None

@@ -1,25 +1,24 @@
 """Signed tags, judged by gpg with one key and nothing else.
 
-Formats: the tag object (git-tag(1)): header lines, an empty line, the message, and the armored
-signature over all before it; gpg's status lines (GnuPG's doc/DETAILS).
+Format: the tag object (git-tag(1)): header lines, an empty line, the message, and the armored
+signature over all before it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import signing
 from pipeline.errors import UsageError
-from pipeline.run import run
+from pipeline.signing import Signature, Status
 from pipeline.source import GitSource
 from pipeline.transport import RefusedError
 
 _BEGIN = b"-----BEGIN PGP SIGNATURE-----\n"
 _OTHER = re.compile(rb"^-----BEGIN (SSH SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
-_STATUS = "[GNUPG:] "
 
 
 class TagError(RefusedError):
@@ -72,9 +71,9 @@ def verify(data: bytes, source: GitSource, project: Path) -> None:
     if not tag.signature:
         kind = "not signed with OpenPGP" if _OTHER.search(data) else "not signed"
         raise SignatureError(f"its tag {source.tag} is {kind}")
-    problem = check(tag.payload, tag.signature, source.key, project / source.key_file)
-    if problem is not None:
-        raise SignatureError(f"its tag {source.tag} {problem}")
+    wrong = check(tag.payload, tag.signature, source.key, project / source.key_file)
+    if wrong is not None:
+        raise SignatureError(f"its tag {source.tag} {wrong}")
 
 
 def check(payload: bytes, signature: bytes, key: str, key_file: Path) -> str | None:
@@ -82,50 +81,21 @@ def check(payload: bytes, signature: bytes, key: str, key_file: Path) -> str | N
 
     ``key`` is the primary key's fingerprint. Raises UsageError and ToolMissingError.
     """
-    # Not in the store: the path of an agent's socket may have 107 bytes at the most.
-    with tempfile.TemporaryDirectory(prefix="gpg-") as name:
-        home = Path(name)
-        _import(home, key, key_file)
-        (home / "payload").write_bytes(payload)
-        (home / "signature").write_bytes(signature)
-        output = _gpg(home, "--status-fd", "1", "--verify", home / "signature", home / "payload")
-    return judge(output, key)
+    with signing.keyring(key_file) as keyring:
+        if key not in keyring.fingerprints:
+            raise UsageError(f"{key_file} does not hold the key {key}.")
+        found = keyring.verify_bytes(payload, signature)
+    return problem(found, key)
 
 
-def judge(output: str, key: str) -> str | None:
-    """Read gpg's status lines about one signature; return what is wrong, or None."""
-    lines = [line.removeprefix(_STATUS).split() for line in output.splitlines() if line.startswith(_STATUS)]
-    words = {line[0]: line for line in lines if line}
-    if sum(line[:1] == ["NEWSIG"] for line in lines) != 1:
-        return "has a signature that is damaged, or several"
-    if "BADSIG" in words:
+def problem(found: Signature, key: str) -> str | None:
+    """Say what is wrong with a signature that the key should have made, or None."""
+    if found.status is Status.GOOD and found.key == key:
+        return None
+    if found.status in (Status.GOOD, Status.UNKNOWN_KEY):
+        return f"is signed by another key, {found.key}, instead of {key}"
+    if found.status is Status.BAD:
         return "was changed after it was signed"
-    if "NO_PUBKEY" in words:
-        return f"is signed by another key, {words['NO_PUBKEY'][-1]}, instead of {key}"
-    if "REVKEYSIG" in words:
-        return f"is signed by the key {key}, which was revoked"
-    if "EXPKEYSIG" in words:
-        return f"is signed by the key {key}, which has expired"
-    if "EXPSIG" in words:
-        return "has a signature that has expired"
-    if "GOODSIG" not in words or "VALIDSIG" not in words:
-        return "has a signature that gpg cannot check"
-    if words["VALIDSIG"][-1] != key:
-        return f"is signed by another key, {words['VALIDSIG'][-1]}, instead of {key}"
-    return None
-
-
-def _import(home: Path, key: str, key_file: Path) -> None:
-    if not key_file.is_file():
-        raise UsageError(f"{key_file} is missing, which should hold the key {key}.")
-    _gpg(home, "--import", key_file)
-    listed = _gpg(home, "--with-colons", "--fingerprint", "--list-keys")
-    # The fpr line of a primary key follows its pub line; those of subkeys follow sub lines.
-    if re.search(rf"^pub:[^\n]*\nfpr:+{key}:", listed, re.MULTILINE) is None:
-        raise UsageError(f"{key_file} does not hold the key {key}.")
-
-
-def _gpg(home: Path, *argv: str | Path) -> str:
-    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "GNUPGHOME": os.fspath(home)}
-    options = ("--batch", "--no-tty", "--no-autostart", "--no-auto-key-retrieve", "--trust-model", "always")
-    return run(["gpg", *options, *argv], env=env, expect=None, timeout=60).output
+    if found.status is Status.UNREADABLE:
+        return "has a signature that is damaged, or several"
+    return f"is {found}"

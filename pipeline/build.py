@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ import filelock
 import msgspec
 from tqdm import tqdm
 
-from pipeline import files, log, recipe, records
+from pipeline import evidence, files, log, recipe, records, version
 from pipeline.engine.job import Engine, Job, Limits
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.image.assembly import Image
-from pipeline.release import Release
+from pipeline.release import RELEASES, Release
 from pipeline.scratch import scratch
 from pipeline.source import GitSource, Sha256, Source
 from pipeline.store import Store
@@ -44,7 +44,7 @@ class BuiltPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a build was made from and what came out; ``build.json`` beside the packages.
 
-    ``without`` names the features that were left out of the release.
+    ``without`` names the features that were left out of the release. ``started`` and ``finished`` are in UTC.
     """
 
     release: str
@@ -53,7 +53,8 @@ class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     image: str
     image_id: str
     engine: str
-    seconds: float
+    started: datetime
+    finished: datetime
     packages: tuple[BuiltPackage, ...]
     without: tuple[str, ...] = ()
 
@@ -178,7 +179,7 @@ class Builder:
         return build
 
     def _make(self, plan: Plan, folder: Path) -> Build:
-        start = time.monotonic()
+        started = evidence.now()
         logs = folder.parent
         engine = self.engine()
         staging = self._compiled(plan, engine, logs / f"{plan.build_id}.compile.log")
@@ -197,7 +198,8 @@ class Builder:
                 image=plan.image.name,
                 image_id=plan.image.id,
                 engine=engine.name,
-                seconds=round(time.monotonic() - start, 1),
+                started=started,
+                finished=evidence.now(),
                 without=plan.release.left_out,
                 packages=tuple(_describe(p) for p in sorted(output.glob("*.pkg.tar.*"))),
             )
@@ -218,6 +220,8 @@ class Builder:
                     path.replace(new / f"{stage}.log")
             if not (new / "compile.log").is_file():
                 shutil.copyfile(self._compiled_log(plan), new / "compile.log")
+            for name, data in _statements(plan, record).items():
+                (new / name).write_bytes(data)
             (new / "build.json").write_bytes(records.encode(record))
             files.sync_tree(new)
             if folder.exists():
@@ -287,6 +291,31 @@ class Builder:
             job = Job(("/bin/bash", "package.sh"), inputs, environment=environment)
             with _logged(log_path) as on_line:
                 engine.run(job, plan.packaging, output, on_line)
+
+
+def _statements(plan: Plan, record: BuildRecord) -> dict[str, bytes]:
+    """What others are told of a build: where its packages come from, and what is in them."""
+    # Their libraries take half a second to import, which only a build should pay.
+    from pipeline import provenance, sbom
+
+    hashes = {package.file: package.sha256 for package in record.packages}
+    origin = provenance.Origin(
+        packages=hashes,
+        release=plan.release,
+        release_file_sha256=files.sha256(RELEASES / f"{plan.release.name}.toml"),
+        build_id=record.build_id,
+        image=plan.image,
+        packaging=plan.packaging,
+        engine=record.engine,
+        pipeline=version.commit(),
+        started=record.started,
+        finished=record.finished,
+    )
+    images = (plan.image, plan.packaging)
+    return {
+        provenance.FILE: provenance.render(origin),
+        sbom.FILE: sbom.render(plan.release, record.build_id, images, hashes),
+    }
 
 
 def _describe(path: Path) -> BuiltPackage:

@@ -19,6 +19,9 @@ GitUrl = Annotated[
 ]
 # git-check-ref-format(1), narrowed to what projects use.
 Tag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/+-]*[A-Za-z0-9+])?$", max_length=200)]
+# An SPDX licence expression (SPDX specification, Annex D) and a version, for the bill of materials.
+License = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.+()-][A-Za-z0-9.+() -]*$", max_length=200)]
+Version = Annotated[str, msgspec.Meta(pattern=r"^[^\s]+$", max_length=100)]
 FolderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9@._+~-]*$", max_length=200)]
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{40}$")]
 ProjectPath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
@@ -29,12 +32,15 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``urls`` are tried in order; ``debian:pool/...`` names a file that every Debian mirror carries.
     ``size`` is in bytes. ``sha256`` is lower-case hexadecimal and is also the file's name in the store.
+    ``version`` and ``license`` are those of what is in it.
     """
 
     name: FileName
     urls: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1)]
     size: Annotated[int, msgspec.Meta(ge=1)]
     sha256: Sha256
+    version: Version | None = None
+    license: License | None = None
 
     @property
     def pin(self) -> str:
@@ -62,7 +68,7 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ``commit`` is the full id. ``tag`` is a tag that must point to the commit; where ``key`` is given, it
     must be signed by the OpenPGP key of that fingerprint (40 upper-case hexadecimal digits), which
     ``key_file`` holds, armored; its path counts from the project. ``submodules`` says whether the commit
-    may have any.
+    may have any. ``version`` and ``license`` are those of what is in it.
     """
 
     name: FolderName
@@ -72,6 +78,8 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     key: Fingerprint | None = None
     key_file: ProjectPath | None = None
     submodules: Submodules = Submodules.REFUSED
+    version: Version | None = None
+    license: License | None = None
 
     def __post_init__(self) -> None:
         if (self.key is None) != (self.key_file is None):

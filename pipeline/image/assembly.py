@@ -49,6 +49,11 @@ class Image:
         return self.lock.image_id
 
     @property
+    def lock_sha256(self) -> str:
+        """The hash of the lock file as it is now."""
+        return files.sha256(lock_path(self.name))
+
+    @property
     def docker(self) -> DockerImage:
         """The image's docker form."""
         return DockerImage(self.lock.rootfs_sha256, self.lock.source_date_epoch)

@@ -183,6 +183,42 @@ def release(context: Context, release: str = "", without: str = "", image: str =
     _print(summary.render(built, rows))
 
 
+@task(positional=[], help={"release": _RELEASE_HELP["release"]})
+def sign(context: Context, release: str = "") -> None:
+    """Sign a release's newest build: its packages, and the SHA256SUMS of all that belongs to it.
+
+    Example: ./inv sign 4.17
+    """
+    from pipeline.errors import UsageError
+
+    steps = _steps(context, release)
+    if not steps.settings.signing_key:
+        raise UsageError("No key to sign with is set.", hint="The setting signing_key is its fingerprint.")
+    _print(steps.seal(steps.newest()))
+
+
+@task(
+    positional=[],
+    iterable=["target"],
+    help={
+        "target": "Packages, folders of builds, or URLs of them (a folder's ends in /).",
+        "key": "A file with the public key of those who may have signed.",
+        "unsigned": "Accept what nobody has signed.",
+    },
+)
+def verify(context: Context, target: list[str], key: str = "", unsigned: bool = False) -> None:
+    """Verify signatures, hashes, evidence and provenance; needs only the files and a public key.
+
+    Example: ./inv verify artifacts/4.17/latest --key maintainer.asc
+    """
+    from pipeline import verify as verifying
+
+    settings = _settings(context)
+    key_files = (Path(key).expanduser(),) if key else settings.key_files
+    for word in target:
+        _print(verifying.table(word, key_files, settings.signing_key, unsigned=unsigned))
+
+
 @task
 def lint(context: Context) -> None:  # noqa: ARG001
     """Check the project's own code: ruff, mypy, shellcheck.
@@ -215,4 +251,4 @@ _image = Collection("image")
 _image.add_task(image, name="ready", default=True)
 _image.add_task(image_lock, name="lock")
 
-namespace = Collection(build, check, fetch, lint, recipe, release, setup, smoke, test, _image)
+namespace = Collection(build, check, fetch, lint, recipe, release, setup, sign, smoke, test, verify, _image)

@@ -47,6 +47,8 @@ class _ProjectConfig(Config):
             "jobs": "0",
             "downloads": "6",
             "packager": "Unknown Packager",
+            "signing_key": "",
+            "trusted_keys": "",
             "store": "",
             "artifacts": "artifacts",
             "without": "",

@@ -35,7 +35,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ``release`` is what commands work on when none is named. ``without`` names features that are left out
     of every release that has them, as a list or parted by commas. ``jobs`` is how many processes a
     compile uses and ``downloads`` how many files are fetched at once; 0 jobs means one a core.
-    ``packager`` is makepkg's PACKAGER, which is written into packages. ``store`` and ``artifacts`` are
+    ``packager`` is makepkg's PACKAGER, which is written into packages. ``signing_key`` is the fingerprint of
+    the OpenPGP key that signs, none where it is empty; ``trusted_keys`` are files with the public keys of
+    others whose signatures count. ``store`` and ``artifacts`` are
     folders; a relative one counts from the project.
     """
 
@@ -45,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
     downloads: Annotated[int, msgspec.Meta(ge=1)] = 6
     packager: str = "Unknown Packager"
+    signing_key: Annotated[str, msgspec.Meta(pattern="^([0-9A-F]{40})?$")] = ""
+    trusted_keys: str | tuple[str, ...] = ()
     store: str = ""
     artifacts: str = "artifacts"
     mirrors: MirrorSettings = MirrorSettings()
@@ -68,6 +72,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def left_out(self) -> tuple[str, ...]:
         """The names in ``without``."""
         return words(self.without) if isinstance(self.without, str) else self.without
+
+    @property
+    def key_files(self) -> tuple[Path, ...]:
+        """The files in ``trusted_keys``."""
+        named = words(self.trusted_keys) if isinstance(self.trusted_keys, str) else self.trusted_keys
+        return tuple((PROJECT / Path(name).expanduser()).resolve() for name in named)
 
     @property
     def open_store(self) -> Store:

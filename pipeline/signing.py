@@ -61,6 +61,14 @@ class Keyring:
     home: Path
     fingerprints: tuple[Fingerprint, ...] = field(default=())
 
+    def with_own(self, key: str) -> Keyring:
+        """Add a key of the user's own keyring; raises UsageError where it is not there."""
+        public = run(["gpg", "--batch", "--armor", "--export", key], expect=None, merge_stderr=False).output
+        if not public:
+            raise UsageError(f"gpg has no key {key}.", hint="gpg --list-keys lists those that it has.")
+        run(["gpg", *_STRICT, "--homedir", self.home, "--import"], input=public.encode(), expect=None)
+        return Keyring(self.home, (*self.fingerprints, key))
+
     def verify(self, file: Path, signature: Path) -> Signature:
         """Judge a detached signature of a file."""
         if not signature.is_file():

@@ -19,6 +19,7 @@ from pipeline import build as builds
 from pipeline import check as checks
 from pipeline import evidence, files, log, release, version
 from pipeline import recipe as recipes
+from pipeline import seal as seals
 from pipeline.build import Build, Builder, Plan
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine
@@ -211,6 +212,12 @@ class Steps:
             return Outcome(False, failed, tools)
         return Outcome(True, f"{len(result.checks)} checks passed under {result.accelerator.kind}", tools)
 
+    def seal(self, build: Build) -> Path:
+        """Write the table of a build's files, and sign it and the packages where the settings name a key."""
+        build.verify()
+        known = {package.file: package.sha256 for package in build.record.packages}
+        return seals.seal(build.folder, known, self.settings.signing_key)
+
     def _once(
         self, kind: Kind, packages: Sequence[Path], results: Path, key: str, work: Callable[[], Outcome]
     ) -> Evidence:
@@ -252,6 +259,7 @@ class Steps:
         assert isinstance(built, Build)
         timed("check", lambda: self.check(built.packages, built.folder))
         timed("smoke", lambda: self.smoke(built.packages, built.folder))
+        timed("seal", lambda: self.seal(built))
         return built, rows
 
 

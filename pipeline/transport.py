@@ -94,8 +94,8 @@ class Transport:
         self._open: set[requests.Response] = set()
 
     @contextlib.contextmanager
-    def open(self, url: str, offset: int, size: int) -> Iterator[Body]:
-        """Open a URL of a file of ``size`` bytes so as to read it from ``offset`` on.
+    def open(self, url: str, offset: int, size: int | None) -> Iterator[Body]:
+        """Open a URL of a file of ``size`` bytes (None: nobody knows) so as to read it from ``offset`` on.
 
         The body may begin at 0 all the same, where a server does not do ranges.
         Raises RefusedError, its kind RangeError, or TransientError; reading from the body does so too.
@@ -111,7 +111,7 @@ class Transport:
                 response.raw.shutdown()
 
     @contextlib.contextmanager
-    def _open_http(self, url: str, offset: int, size: int) -> Iterator[Body]:
+    def _open_http(self, url: str, offset: int, size: int | None) -> Iterator[Body]:
         response = self._follow(url, offset)
         self._open.add(response)
         try:
@@ -163,7 +163,7 @@ class Transport:
         raise RefusedError(text)
 
     @contextlib.contextmanager
-    def _open_file(self, url: str, offset: int, size: int) -> Iterator[Body]:
+    def _open_file(self, url: str, offset: int, size: int | None) -> Iterator[Body]:
         path = Path(url2pathname(urlsplit(url).path))
         try:
             # Looked at before it is opened: opening a FIFO would wait for a writer.
@@ -173,7 +173,7 @@ class Transport:
         except OSError as e:
             raise RefusedError(e.strerror or str(e)) from e
         with file:
-            if (found := file.seek(0, 2)) != size:
+            if (found := file.seek(0, 2)) != size and size is not None:
                 raise RefusedError(f"has {found} bytes instead of {size}")
             file.seek(offset)
 
@@ -186,11 +186,11 @@ class Transport:
             yield Body(read, offset)
 
 
-def _start(response: requests.Response, offset: int, size: int) -> int:
+def _start(response: requests.Response, offset: int, size: int | None) -> int:
     """Return where an answer's body begins. Raises RefusedError where it cannot be the pinned file."""
     if response.status_code == HTTPStatus.OK:
         length = response.headers.get("Content-Length", "")
-        if length.isascii() and length.isdigit() and int(length) != size:
+        if size is not None and length.isascii() and length.isdigit() and int(length) != size:
             kind = response.headers.get("Content-Type", "no type")
             raise RefusedError(f"announces {int(length)} bytes ({kind:.80}) instead of {size}")
         return 0
@@ -198,7 +198,7 @@ def _start(response: requests.Response, offset: int, size: int) -> int:
     match = _RANGE.fullmatch(given.strip())
     if match is None or int(match[1]) != offset:
         raise RangeError(f"sends the range {given[:80]!r} instead of the one from byte {offset} on")
-    if match[2] is not None and int(match[2]) != size:
+    if size is not None and match[2] is not None and int(match[2]) != size:
         raise RefusedError(f"announces {int(match[2])} bytes in all instead of {size}")
     return offset
 

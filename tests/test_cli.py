@@ -104,8 +104,20 @@ def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path
 
 
 COMMAND_NAMES = (
-    "build", "check", "fetch", "image", "image.lock", "lint", "recipe", "release", "setup", "smoke", "test",
-)  # fmt: skip
+    "build",
+    "check",
+    "fetch",
+    "image",
+    "image.lock",
+    "lint",
+    "recipe",
+    "release",
+    "setup",
+    "sign",
+    "smoke",
+    "test",
+    "verify",
+)
 
 
 @pytest.mark.parametrize("command", COMMAND_NAMES)

@@ -22,9 +22,7 @@ def read(paths: Iterable[Path]) -> Requirements:
     paths = list(paths)
     needed = {v for path in paths for member in packages.read(path).files for v in _glibc(member.content)}
     zstd = any(path.suffix == ".zst" for path in paths)
-    return Requirements(
-        glibc=max(needed, key=order, default=None), pacman=_PACMAN_ZSTD if zstd else _PACMAN
-    )
+    return Requirements(glibc=max(needed, key=order, default=None), pacman=_PACMAN_ZSTD if zstd else _PACMAN)
 
 
 def order(version: str) -> tuple[int, ...]:

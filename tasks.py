@@ -185,16 +185,19 @@ def release(context: Context, release: str = "", without: str = "", image: str =
 
 @task(positional=[], help={"release": _RELEASE_HELP["release"]})
 def sign(context: Context, release: str = "") -> None:
-    """Sign a release's newest build: its packages, and the SHA256SUMS of all that belongs to it.
+    """Sign a release's newest build anew: its packages, and the SHA256SUMS of all that belongs to it.
 
     Example: ./inv sign 4.17
     """
+    from pipeline import seal
     from pipeline.errors import UsageError
 
     steps = _steps(context, release)
     if not steps.settings.signing_key:
         raise UsageError("No key to sign with is set.", hint="The setting signing_key is its fingerprint.")
-    _print(steps.seal(steps.newest()))
+    build = steps.newest()
+    seal.unseal(build.folder)
+    _print(steps.seal(build))
 
 
 @task(
@@ -217,6 +220,83 @@ def verify(context: Context, target: list[str], key: str = "", unsigned: bool = 
     key_files = (Path(key).expanduser(),) if key else settings.key_files
     for word in target:
         _print(verifying.table(word, key_files, settings.signing_key, unsigned=unsigned))
+
+
+@task(
+    positional=[],
+    help={
+        "release": _RELEASE_HELP["release"],
+        "output": "Where the bundle goes; - is standard output. Without it, artifacts/bundles.",
+        "with-sources": "Add every source, for a rebuild without network.",
+        "with-image": "Add the packages that the images are made of, for the same purpose.",
+        "allow-unproven": "Bundle packages that lack passing evidence; the bundle says so.",
+    },
+)
+def bundle(
+    context: Context,
+    release: str = "",
+    output: str = "",
+    with_sources: bool = False,
+    with_image: bool = False,
+    allow_unproven: bool = False,
+) -> None:
+    """Put a release's newest build into one file: packages, signatures, evidence, papers, AUR folder.
+
+    Example: ./inv bundle 4.17 --with-sources --with-image
+    """
+    from pipeline.bundle.pack import pack
+
+    steps = _steps(context, release)
+    path = pack(steps, output=output, sources=with_sources, image=with_image, unproven=allow_unproven)
+    if path is not None:
+        _print(path)
+
+
+@task(
+    help={
+        "name": "The bundle: a file, a URL, or - for standard input.",
+        "key": "A file with the public key of those who may have signed.",
+        "unknown-signer": "Take a bundle that somebody else or nobody has signed.",
+        "allow-unproven": "Take a bundle whose packages lack passing evidence.",
+        "install": "Install the packages with pacman.",
+        "smoke": "Boot the packages here.",
+        "rebuild": "Build them again from what the bundle brings, and compare the bytes.",
+    },
+)
+def receive(
+    context: Context,
+    name: str,
+    key: str = "",
+    unknown_signer: bool = False,
+    allow_unproven: bool = False,
+    install: bool = False,
+    smoke: bool = False,
+    rebuild: bool = False,
+) -> None:
+    """Verify a bundle and unpack it below artifacts/received; nothing is unpacked before all is verified.
+
+    Example: ./inv receive 4.17.bundle.tar --key maintainer.asc --smoke
+    """
+    from pipeline import signing
+    from pipeline.bundle import rebuild as rebuilding
+    from pipeline.bundle import receive as receiving
+
+    settings = _settings(context)
+    key_files = (Path(key).expanduser(),) if key else settings.key_files
+    with signing.keyring(*key_files, own=settings.signing_key) as keys:
+        trust = receiving.Trust(keys, unknown_signer, allow_unproven)
+        received = receiving.receive(name, settings.artifacts_folder / "received", trust)
+    build = received.build
+    steps = _steps(context, build.record.release)
+    if rebuild:
+        rebuilding.rebuild(steps, received)
+    if smoke:
+        # Not beside the evidence that came along, which would pass for this machine's own.
+        results = received.folder / "here"
+        _print(f"smoke: {steps.like(build).smoke(build.packages, results).summary}")
+    if install:
+        receiving.install(received)
+    _print(received.folder)
 
 
 @task
@@ -251,4 +331,19 @@ _image = Collection("image")
 _image.add_task(image, name="ready", default=True)
 _image.add_task(image_lock, name="lock")
 
-namespace = Collection(build, check, fetch, lint, recipe, release, setup, sign, smoke, test, verify, _image)
+namespace = Collection(
+    build,
+    bundle,
+    check,
+    fetch,
+    lint,
+    receive,
+    recipe,
+    release,
+    setup,
+    sign,
+    smoke,
+    test,
+    verify,
+    _image,
+)

@@ -77,6 +77,11 @@ class Build:
         """The package files."""
         return [self.folder / package.file for package in self.record.packages]
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The package files' names and SHA-256."""
+        return {package.file: package.sha256 for package in self.record.packages}
+
     def verify(self) -> None:
         """Compare every package with the hash that was recorded; raises IntegrityError naming the file."""
         for package in self.record.packages:
@@ -146,7 +151,7 @@ class Builder:
     """Where builds run and where their results go.
 
     ``sources`` fetches the release's sources and returns where they lie; it is called only when
-    something must be compiled.
+    something must be compiled. ``anew`` compiles whatever the store has, and leaves no note of it there.
     """
 
     store: Store
@@ -154,6 +159,7 @@ class Builder:
     engine: Callable[[], Engine]
     sources: Callable[[], dict[Source | GitSource, Path]]
     jobs: int
+    anew: bool = False
 
     def build(self, plan: Plan) -> Build:
         """Return the packages of a plan, building what is not in place yet."""
@@ -234,6 +240,8 @@ class Builder:
 
     def _compiled(self, plan: Plan, engine: Engine, log_path: Path) -> Path:
         """Return the staging tree's tar, compiling where the store does not have it."""
+        if self.anew:
+            return self._compile_into_store(plan, engine, log_path)
         record_path = self.store.root / "compiled" / f"{plan.compile_key}.json"
         with contextlib.suppress(OSError, records.RecordError):
             record = records.decode(record_path.read_bytes(), CompiledRecord)
@@ -245,16 +253,19 @@ class Builder:
             if found is not None and self._compiled_log(plan).is_file():
                 log.info("compiled already; only packaging")
                 return found
+        entry = self._compile_into_store(plan, engine, log_path)
+        files.write_bytes(self._compiled_log(plan), log_path.read_bytes())
+        files.write_bytes(record_path, records.encode(CompiledRecord(staging_sha256=entry.name)))
+        return entry
+
+    def _compile_into_store(self, plan: Plan, engine: Engine, log_path: Path) -> Path:
         sources = self.sources()
         with (
             scratch(self.store.root / "scratch", "compile") as temporary,
             log.step(f"Compiling {plan.release.name} in {plan.image.name} with {engine.name}"),
         ):
             staging = self._compile(plan, engine, sources, temporary, log_path)
-            entry = self.store.add_file(staging)
-        files.write_bytes(self._compiled_log(plan), log_path.read_bytes())
-        files.write_bytes(record_path, records.encode(CompiledRecord(staging_sha256=entry.name)))
-        return entry
+            return self.store.add_file(staging)
 
     def _compile(
         self,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from io import BufferedWriter
 from pathlib import Path
-from typing import Never
-
-from tqdm import tqdm
 
 from pipeline import log
 from pipeline.errors import HostError
@@ -32,21 +30,17 @@ def download(url: str, target: Path, limit: int, limits: Limits | None = None) -
     """
     limits = limits or Limits()
     try:
-        with target.open("wb") as file, _bar(target.name) as bar:
-            _fill(url, file, limit, limits, bar)
+        with target.open("wb") as file, log.bytes_bar(target.name) as on_bytes:
+            _fill(url, file, limit, limits, on_bytes)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     return target
 
 
-def _bar(name: str) -> tqdm[Never]:
-    return tqdm(
-        desc=name, unit="B", unit_scale=True, unit_divisor=1024, disable=not log.is_terminal(), leave=False
-    )
-
-
-def _fill(url: str, file: BufferedWriter, limit: int, limits: Limits, bar: tqdm[Never]) -> None:
+def _fill(
+    url: str, file: BufferedWriter, limit: int, limits: Limits, on_bytes: Callable[[int], object]
+) -> None:
     transport = Transport(limits, 1)
     fruitless = 0
     while True:
@@ -59,7 +53,7 @@ def _fill(url: str, file: BufferedWriter, limit: int, limits: Limits, bar: tqdm[
                     if file.tell() + len(block) > limit:
                         raise RefusedError(f"sends more than {log.size(limit)}")
                     file.write(block)
-                    bar.update(len(block))
+                    on_bytes(len(block))
             return
         except RangeError:
             _empty(file)

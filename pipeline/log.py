@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
@@ -67,6 +67,22 @@ def step(title: str) -> Iterator[None]:
         raise
     _indent.depth = depth
     _write(_colour("==> ", "32") + f"{title}: done in {duration(time.monotonic() - start)}")
+
+
+@contextlib.contextmanager
+def bytes_bar(title: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+    """Show a bar of bytes on a terminal, and give the function that moves it on."""
+    bar = tqdm(
+        desc=title,
+        total=total,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        leave=False,
+        disable=not is_terminal(),
+    )
+    with bar:
+        yield bar.update
 
 
 def duration(seconds: float) -> str:

@@ -41,7 +41,7 @@ def signatures(folder: Path) -> list[Path]:
 
 
 def seal(folder: Path, known: Mapping[str, str], key: str = "") -> Path:
-    """Write a build folder's ``SHA256SUMS``; with a key, sign it and each package.
+    """Write a build folder's ``SHA256SUMS``; with a key, sign it and each package that is not signed yet.
 
     ``known`` maps file names to a SHA-256 that was verified just now. Raises what signing.sign raises.
     """
@@ -53,13 +53,20 @@ def seal(folder: Path, known: Mapping[str, str], key: str = "") -> Path:
         )
     target = folder / SUMS
     if not target.is_file() or target.read_text() != text:
-        for signature in signatures(folder):
-            signature.unlink()  # of other bytes
+        unseal(folder)  # signatures of other bytes
         files.write_text(target, text)
     if key:
         for path in [target, *(p for p in paths if ".pkg.tar" in p.name)]:
-            signing.sign(path, key)
+            # A signature holds its time: made anew, two bundles of one build would differ.
+            if not path.with_name(f"{path.name}.sig").is_file():
+                signing.sign(path, key)
     return target
+
+
+def unseal(folder: Path) -> None:
+    """Remove a build folder's list and all signatures."""
+    for path in signatures(folder):
+        path.unlink()
 
 
 def read(folder: Path) -> dict[str, str]:

@@ -87,8 +87,8 @@ class Keyring:
 
 
 @contextlib.contextmanager
-def keyring(*key_files: Path) -> Iterator[Keyring]:
-    """Give a keyring of the keys in files, armored or binary; nobody's own keys are in it.
+def keyring(*key_files: Path, own: str = "") -> Iterator[Keyring]:
+    """Give a keyring of the keys in files, armored or binary, and of the user's own key ``own``, if any.
 
     Raises UsageError for a file without a public key, and ToolMissingError.
     """
@@ -104,7 +104,8 @@ def keyring(*key_files: Path) -> Iterator[Keyring]:
             if not now - seen and len(key_files) == 1:
                 raise UsageError(f"{key_file} does not hold a public key.")
             seen |= now
-        yield Keyring(home, tuple(sorted(seen)))
+        ring = Keyring(home, tuple(sorted(seen)))
+        yield ring.with_own(own) if own else ring
 
 
 def sign(path: Path, key: str) -> Path:

@@ -215,8 +215,7 @@ class Steps:
     def seal(self, build: Build) -> Path:
         """Write the table of a build's files, and sign it and the packages where the settings name a key."""
         build.verify()
-        known = {package.file: package.sha256 for package in build.record.packages}
-        return seals.seal(build.folder, known, self.settings.signing_key)
+        return seals.seal(build.folder, build.hashes, self.settings.signing_key)
 
     def _once(
         self, kind: Kind, packages: Sequence[Path], results: Path, key: str, work: Callable[[], Outcome]

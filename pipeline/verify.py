@@ -110,7 +110,7 @@ def _folder(folder: Path, keys: Keyring) -> Iterator[Row]:
     )
     packages = {name: sha256 for name, sha256 in sums.items() if "/" not in name and ".pkg.tar" in name}
     yield from _packages(folder, packages, keys)
-    yield from _papers(folder, packages)
+    yield from papers(folder, packages)
 
 
 def _hash(path: Path) -> str | None:
@@ -131,8 +131,8 @@ def _packages(folder: Path, packages: Mapping[str, str], keys: Keyring) -> Itera
         yield Row(f"{name}.sig", found.status is Status.GOOD, str(found))
 
 
-def _papers(folder: Path, packages: Mapping[str, str]) -> Iterator[Row]:
-    """What is said about the packages must be about these bytes."""
+def papers(folder: Path, packages: Mapping[str, str]) -> Iterator[Row]:
+    """See that what a build's folder says of packages (file names and SHA-256) is about these bytes."""
     for name, read in ((provenance.FILE, provenance.subjects), (sbom.FILE, sbom.packages)):
         yield _paper(folder / name, packages, read)
     for kind in Kind:
@@ -165,9 +165,10 @@ def table(word: str, key_files: Sequence[Path], own_key: str = "", *, unsigned: 
     ``own_key`` is the fingerprint of a key in the user's own keyring that counts too. Raises
     VerificationError, after which the table is in its hint, where something is wrong.
     """
-    with tempfile.TemporaryDirectory(prefix="verify-") as name, signing.keyring(*key_files) as keys:
-        if own_key:
-            keys = keys.with_own(own_key)
+    with (
+        tempfile.TemporaryDirectory(prefix="verify-") as name,
+        signing.keyring(*key_files, own=own_key) as keys,
+    ):
         path = obtain(word, Path(name)) if is_url(word) else Path(word).expanduser()
         rows = verify(path, keys)
     if unsigned:

@@ -23,11 +23,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 IMAGE = "debian-bookworm"
 
 
-def package(name: str, version: str = "1.0-1", contents: dict[str, bytes] | None = None) -> bytes:
+def package(
+    name: str, version: str = "1.0-1", contents: dict[str, bytes] | None = None, arch: str = "any"
+) -> bytes:
     """A package that pacman installs."""
     contents = contents or {f"usr/share/{name}/file": version.encode()}
     info = f"pkgname = {name}\npkgbase = {name}\npkgver = {version}\npkgdesc = small\nurl = x\n"
-    info += "builddate = 1600000000\npackager = Nobody <nobody@example.org>\nsize = 1\narch = any\n"
+    info += f"builddate = 1600000000\npackager = Nobody <nobody@example.org>\nsize = 1\narch = {arch}\n"
     folders = sorted({str(parent) for path in contents for parent in Path(path).parents} - {"."})
     mtree = "#mtree\n/set type=file uid=0 gid=0 mode=644\n"
     mtree += "".join(f"./{folder} time=1600000000.0 mode=755 type=dir\n" for folder in folders)
@@ -57,6 +59,7 @@ def make(
     names: Iterable[str] = ("small", "small-docs"),
     proven: Iterable[Kind] = tuple(Kind),
     contents: dict[str, bytes] | None = None,
+    arch: str = "any",
 ) -> Build:
     """Make the folder of a build with these packages, evidence for them, and a seal that nobody signed."""
     (folder / "aur").mkdir(parents=True)
@@ -65,7 +68,7 @@ def make(
     packages = []
     for name in names:
         path = folder / f"{name}-{version}-any.pkg.tar.xz"
-        path.write_bytes(package(name, version, contents if name == "small" else None))
+        path.write_bytes(package(name, version, contents if name == "small" else None, arch))
         packages.append(BuiltPackage(file=path.name, size=path.stat().st_size, sha256=files.sha256(path)))
     image = Image(IMAGE, read_lock(IMAGE), Store(Path("/nonexistent")))
     record = BuildRecord(

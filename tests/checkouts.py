@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 PROJECT = Path(__file__).resolve().parents[1]
 NOT_COPIED = (".git", ".venv", "artifacts", "tests")
@@ -47,7 +48,11 @@ class Checkout:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def popen(
-        self, *arguments: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        stdin: BinaryIO | None = None,
     ) -> subprocess.Popen[str]:
         """Start a command of the project, as `inv` would; ``prefix`` is a program that starts it."""
         settings = {
@@ -61,6 +66,7 @@ class Checkout:
             [*prefix, sys.executable, "-m", "pipeline.cli", str(self.root), *arguments],
             env={**os.environ, **settings, **self.environment, **(env or {})},
             cwd="/",
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -105,11 +105,13 @@ def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path
 
 COMMAND_NAMES = (
     "build",
+    "bundle",
     "check",
     "fetch",
     "image",
     "image.lock",
     "lint",
+    "receive",
     "recipe",
     "release",
     "setup",

@@ -13,7 +13,7 @@ import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from pipeline.bundle.manifest import MAX_SIZE, BundleError, Entry, Manifest, decode
 from pipeline.errors import IntegrityError
@@ -27,8 +27,15 @@ _CHUNK = 1 << 20
 _END = b"\0" * (2 * _BLOCK)
 
 
+class Writable(Protocol):
+    """What a bundle is written to: a file or a pipe."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of the bytes."""
+
+
 def write(
-    out: BinaryIO,
+    out: Writable,
     manifest: bytes,
     signature: bytes | None,
     contents: Mapping[str, Path],
@@ -39,9 +46,9 @@ def write(
     ``on_bytes`` hears how many bytes of files went out. Raises IntegrityError for a file that is not what the
     manifest says of it.
     """
-    _write_member(out, MANIFEST, manifest)
+    write_member(out, MANIFEST, manifest)
     if signature is not None:
-        _write_member(out, SIGNATURE, signature)
+        write_member(out, SIGNATURE, signature)
     for entry in decode(manifest).entries:
         out.write(_header(entry.path, entry.size))
         _copy(entry, contents[entry.path], out, on_bytes)
@@ -49,11 +56,12 @@ def write(
     out.write(_END)
 
 
-def _write_member(out: BinaryIO, name: str, data: bytes) -> None:
+def write_member(out: Writable, name: str, data: bytes) -> None:
+    """Write one file: its header, its bytes, and the padding after them."""
     out.write(_header(name, len(data)) + data + _padding(len(data)))
 
 
-def _copy(entry: Entry, path: Path, out: BinaryIO, on_bytes: Callable[[int], object]) -> None:
+def _copy(entry: Entry, path: Path, out: Writable, on_bytes: Callable[[int], object]) -> None:
     digest, left = hashlib.sha256(), entry.size
     with path.open("rb") as file:
         while left and (block := file.read(min(_CHUNK, left))):

@@ -8,14 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files
+from pipeline import files, seal
 from pipeline.build import Build
 from pipeline.bundle import requirements
 from pipeline.bundle.manifest import Entry, GitExport, Manifest
 from pipeline.source import GitSource, Source
-
-# Of the build's folder; logs and screenshots stay where the build was made.
-_PATTERNS = ("*.pkg.tar.*", "*.json", "*.sig", "SHA256SUMS*", "aur/*", "aur/.SRCINFO", "evidence/*")
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,6 @@ class Contents:
 def collect(
     build: Build,
     *,
-    architecture: str,
     unproven: bool,
     sources: Mapping[Source | GitSource, Path],
     image_files: Iterable[Path],
@@ -39,7 +35,8 @@ def collect(
     ``sources`` are those to send along, and ``image_files`` entries of the store, named by their SHA-256,
     of which the images can be assembled.
     """
-    found = {f"build/{path.relative_to(build.folder)}": path for path in _of_build(build.folder)}
+    papers = [*seal.shipped(build.folder), *seal.signatures(build.folder)]
+    found = {f"build/{path.relative_to(build.folder)}": path for path in papers}
     # Their names are their hashes, which the store and the build have just verified: no second pass.
     known = {f"build/{package.file}": package.sha256 for package in build.record.packages}
     for path in image_files:
@@ -53,7 +50,7 @@ def collect(
         format=1,
         release=build.record.release,
         build_id=build.record.build_id,
-        architecture=architecture,
+        architecture=requirements.architecture(build.packages),
         unproven=unproven,
         requires=requirements.read(build.packages),
         packages=tuple(package.file for package in build.record.packages),
@@ -61,11 +58,6 @@ def collect(
         git=tuple(GitExport(name=s.name, commit=s.commit) for s in sources if isinstance(s, GitSource)),
     )
     return Contents(manifest, found)
-
-
-def _of_build(folder: Path) -> list[Path]:
-    paths = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
-    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _entries(found: Mapping[str, Path], known: Mapping[str, str]) -> tuple[Entry, ...]:

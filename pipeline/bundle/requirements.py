@@ -17,6 +17,19 @@ from pipeline.bundle.manifest import Requirements
 _PACMAN, _PACMAN_ZSTD = "4.1", "5.2"
 
 
+def architecture(paths: Iterable[Path]) -> str:
+    """The only architecture that package files are for, as uname -m says it; ``any`` where any will do.
+
+    Raises PackageError, also where they are for more than one.
+    """
+    found = {packages.read(path).pkginfo.get("arch", ("any",))[0] for path in paths} - {"any"}
+    if len(found) > 1:
+        raise packages.PackageError(
+            f"The packages are for more than one machine: {', '.join(sorted(found))}."
+        )
+    return found.pop() if found else "any"
+
+
 def read(paths: Iterable[Path]) -> Requirements:
     """Read package files; raises PackageError."""
     paths = list(paths)

@@ -73,6 +73,15 @@ def fetch(sources: Sequence[GitSource], place: Place, *, jobs: int = 4) -> dict[
     return entries
 
 
+def adopt(source: GitSource, place: Place, tar: Path) -> None:
+    """Take a tar in the store for the export of a commit, on the word of whoever vouches for its hash.
+
+    A source whose tag must be signed is fetched all the same: the word does not stand for the signature.
+    """
+    if source.key is None:
+        _Record(place, source).write(tar)
+
+
 class GitFetch:
     """Git sources on their way, in threads, while the main thread does something else.
 
@@ -304,4 +313,4 @@ class _Attempt:
         self.reasons[url] = shown(error.message)
 
 
-__all__ = ["ExportRecord", "GitFetch", "Place", "fetch"]
+__all__ = ["ExportRecord", "GitFetch", "Place", "adopt", "fetch"]

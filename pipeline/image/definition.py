@@ -64,6 +64,11 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     packages: tuple[LockedPackage, ...]
     kernel: LockedPackage | None = None
 
+    @property
+    def sources(self) -> list[Source]:
+        """All that the image is made of, and the kernel, as things to fetch."""
+        return [package.source for package in (*self.packages, *([self.kernel] if self.kernel else []))]
+
 
 def definition_path(name: str) -> Path:
     """Where the definition of image ``name`` is; raises UsageError, listing the images that exist."""

@@ -23,10 +23,13 @@ from pipeline import evidence, files, log, recipe, records, version
 from pipeline.engine.job import Engine, Job, Limits
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.image.assembly import Image
-from pipeline.release import RELEASES, Release
+from pipeline.release import RELEASES, BranchLock, Release
 from pipeline.scratch import scratch
 from pipeline.source import GitSource, Sha256, Source
 from pipeline.store import Store
+
+LOCK = "lock.json"
+"""A build's file that says what its release's branch stood for."""
 
 _MAKEPKG = Path(__file__).resolve().parent / "makepkg"
 _PHASE = "==== "
@@ -228,6 +231,8 @@ class Builder:
                 shutil.copyfile(self._compiled_log(plan), new / "compile.log")
             for name, data in _statements(plan, record).items():
                 (new / name).write_bytes(data)
+            if plan.release.lock is not None:
+                (new / LOCK).write_bytes(records.encode(plan.release.lock))
             (new / "build.json").write_bytes(records.encode(record))
             files.sync_tree(new)
             if folder.exists():
@@ -361,6 +366,27 @@ def read(folder: Path) -> Build:
         return Build(folder, records.decode(path.read_bytes(), BuildRecord))
     except (OSError, records.RecordError) as e:
         raise IntegrityError(f"{path} is damaged: {e}.", hint=f"Remove {folder} and build again.") from e
+
+
+def every(folder: Path) -> list[Build]:
+    """The finished builds of a release's folder; one with a damaged record is left out."""
+    found = []
+    for record in sorted(folder.glob("*/build.json")):
+        with contextlib.suppress(IntegrityError):
+            if not record.parent.is_symlink():
+                found.append(read(record.parent))
+    return found
+
+
+def read_lock(folder: Path) -> BranchLock | None:
+    """Read the lock that a build was made with; None where its release follows no branch."""
+    path = folder / LOCK
+    try:
+        return records.decode(path.read_bytes(), BranchLock)
+    except FileNotFoundError:
+        return None
+    except (OSError, records.RecordError) as e:
+        raise IntegrityError(f"{path} is damaged: {e}.") from e
 
 
 def newest(artifacts: Path, release: str) -> Build:

@@ -1,12 +1,13 @@
 """PKGBUILD.in and package/ become an AUR folder: PKGBUILD, .SRCINFO and the support files.
 
 Format: PKGBUILD(5). A token is ``@NAME@``; one that the release does not fill, and one that the
-template does not know, are errors. A line ``@SERIES@`` stands for the file of the release's series. Lines
+template does not know, are errors. A line ``@SERIES@`` stands for the files of the release's series. Lines
 between ``@IF name@`` and ``@FI@`` are there only where the release has that feature in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shlex
@@ -18,7 +19,7 @@ from pipeline import files
 from pipeline.engine.job import Engine, Job
 from pipeline.errors import HostError, UsageError
 from pipeline.image.assembly import Image
-from pipeline.release import PROJECT, Release
+from pipeline.release import PACKAGE, PROJECT, Release
 from pipeline.scratch import scratch
 from pipeline.source import GitSource, Source
 
@@ -31,6 +32,11 @@ _TOKEN = re.compile(r"@([A-Z][A-Z0-9_]*)@")
 _IF = re.compile(r"^@IF ([a-z][a-z0-9-]*)@$")
 _PACKAGE_FUNCTION = re.compile(r"^package(_\S+)?\s*\(\)", re.MULTILINE)
 _DEBIAN = "debian:"
+# apt's own examples of its two formats (sources.list(5)); since Debian 13 there is only the newer one.
+_EXAMPLES = {
+    "sources.list": re.compile(r"^deb (https?://\S+?)/? \S+ main", re.MULTILINE),
+    "debian.sources": re.compile(r"^URIs: (https?://\S+?)/?$", re.MULTILINE),
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str])
         "PKGVER": release.version,
         "PKGREL": str(release.revision),
         "XEN_VERSION": release.xen_version,
+        "PKGBASE": release.package,
+        "STANDS_FOR_XEN": _stands_for(release, "xen"),
+        "STANDS_FOR_XEN_DOCS": _stands_for(release, "xen-docs"),
         "SOURCES": _words([*sources, *support_sums]),
         "SHA256SUMS": _words([*sums, *support_sums.values()]),
         "WITHOUT": f" (without {', '.join(release.left_out)})" if release.left_out else "",
@@ -99,19 +108,33 @@ def _fill(release: Release, debian_mirror: str, support_sums: Mapping[str, str])
     return _TOKEN.sub(lambda match: values[match[1]], template)
 
 
+def _stands_for(release: Release, name: str) -> str:
+    """Say that a package under another name takes the place of ``name``: PKGBUILD(5), "provides"."""
+    if release.package == PACKAGE:
+        return ""
+    return f"\n  provides=({name}=$pkgver)\n  conflicts=({name})"
+
+
 def _template(release: Release) -> str:
     """Read the template with the release's series in it, and only the features that are in."""
     template = TEMPLATE.read_text(encoding="utf-8")
     if "\n@SERIES@\n" in template:
-        path = SUPPORT / SERIES / f"{release.series}.in"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.in"))) or "none"
-            raise UsageError(
-                f"releases/{release.name}.toml: there is no series {release.series} (at series).",
-                hint=f"Series: {known}.",
-            )
-        template = template.replace("\n@SERIES@\n", f"\n{path.read_text(encoding='utf-8')}\n")
+        parts = [_series(release, name) for name in release.series_files]
+        if not parts:
+            raise UsageError(f"releases/{release.name}.toml names no series (at series).")
+        template = template.replace("\n@SERIES@\n", "\n{}\n".format("\n".join(parts)))
     return _featured(template, release)
+
+
+def _series(release: Release, name: str) -> str:
+    path = SUPPORT / SERIES / f"{name}.in"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.in"))) or "none"
+        raise UsageError(
+            f"releases/{release.name}.toml: there is no series {name} (at series).",
+            hint=f"Series: {known}.",
+        )
+    return path.read_text(encoding="utf-8")
 
 
 def _featured(template: str, release: Release) -> str:
@@ -154,15 +177,13 @@ def public_mirror(image: Image) -> str:
 
     apt's own example, in the image's pinned bytes, names the mirror that Debian gives everybody.
     """
-    example = image.root / "usr/share/doc/apt/examples/sources.list"
-    try:
-        text = example.read_text(encoding="utf-8")
-    except OSError as e:
-        raise HostError(f"Image {image.name} does not say which mirror Debian recommends ({example}).") from e
-    match = re.search(r"^deb (https?://\S+?)/? \S+ main", text, re.MULTILINE)
-    if match is None:
-        raise HostError(f"{example} names no mirror.")
-    return match[1]
+    examples = image.root / "usr/share/doc/apt/examples"
+    for name, line in _EXAMPLES.items():
+        with contextlib.suppress(OSError):
+            match = line.search((examples / name).read_text(encoding="utf-8"))
+            if match is not None:
+                return match[1]
+    raise HostError(f"Image {image.name} does not say which mirror Debian recommends (in {examples}).")
 
 
 def srcinfo(recipe: Recipe, image: Image, engine: Engine, work: Path) -> str:

@@ -10,9 +10,11 @@ import msgspec
 
 from pipeline.definition import convert, load_toml, overlay
 from pipeline.errors import UsageError
-from pipeline.source import GitSource, Source
+from pipeline.source import Commit, GitSource, Source, Tag
 
 PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = "xen"
+"""What packages are called, or begin with, unless a release file says otherwise."""
 RELEASES = PROJECT / "releases"
 
 # PKGBUILD(5), "pkgver": no colons, slashes, hyphens or whitespace.
@@ -22,6 +24,9 @@ Token = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
 
 Word = str | tuple[str, ...]
+# PKGBUILD(5), "pkgname".
+PackageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9@._+-]*$")]
+XenVersion = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]+[^\s]*$")]
 FeatureName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]*$")]
 SeriesName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -42,6 +47,24 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     needs: tuple[FeatureName, ...] = ()
 
 
+class BranchLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a branch stood for on one day; ``lock.json`` in a build's folder.
+
+    It takes the place of the same-named fields of the release, and ``commit`` that of its first git
+    source. ``count`` is the number of commits up to there. ``names`` are what that commit's own makefile
+    says of the other projects that it may be built with, such as QEMU_UPSTREAM_REVISION.
+    """
+
+    release: str
+    branch: str
+    commit: Commit
+    count: int
+    version: PackageVersion
+    xen_version: XenVersion
+    source_date_epoch: Annotated[int, msgspec.Meta(ge=1)]
+    names: dict[str, str] = {}
+
+
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One Xen release.
 
@@ -50,24 +73,54 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     since 1970. ``image`` names the image that it is built in. ``tokens`` fills PKGBUILD.in: a string
     as it is, a list as quoted words of a bash array. ``sources`` are files and ``git`` commits.
     ``expected`` lists, by package, the files without which it would not be what its users need.
+    ``package`` is what stands for ``xen`` in the packages' names. ``branch`` is the branch of the first git
+    source that nightly builds follow; ``lock`` is what it stands for then (see locked), never in a file.
     A file may begin with ``like = "NAME"``: it then says only what differs from that release's file.
-    ``series`` names the file in package/series/ that holds its build steps. ``features`` can be left out,
+    ``series`` names the file in package/series/ that holds its build steps, or several: what a later one
+    says is laid over what the ones before it say. ``features`` can be left out,
     all of them or some; ``left_out`` are those that are (see leave_out), and is never in a file.
     """
 
     name: str = ""
     version: PackageVersion
     revision: Annotated[int, msgspec.Meta(ge=1)] = 1
-    xen_version: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]+[^\s]*$")]
+    xen_version: XenVersion
     source_date_epoch: Annotated[int, msgspec.Meta(ge=1)]
     image: str
     sources: tuple[Source, ...] = ()
     git: tuple[GitSource, ...] = ()
     tokens: dict[Token, Word] = {}
     expected: dict[str, tuple[InstalledPath, ...]] = {}
-    series: SeriesName | None = None
+    package: PackageName = PACKAGE
+    series: SeriesName | tuple[SeriesName, ...] = ()
     features: dict[FeatureName, Feature] = {}
     left_out: tuple[FeatureName, ...] = ()
+    branch: Tag | None = None
+    lock: BranchLock | None = None
+
+    def locked(self, lock: BranchLock) -> Release:
+        """Return the release with its branch at a lock's commit; raises UsageError for another's lock."""
+        if self.branch is None or lock.release != self.name:
+            raise UsageError(f"The lock is one of release {lock.release}, not of {self.name}.")
+        first, *others = self.git
+        return msgspec.structs.replace(
+            self,
+            version=lock.version,
+            xen_version=lock.xen_version,
+            source_date_epoch=lock.source_date_epoch,
+            git=(msgspec.structs.replace(first, commit=lock.commit, version=lock.version), *others),
+            tokens={**self.tokens, "CHANGESET": f"git:{lock.commit[:10]}"},
+            lock=lock,
+        )
+
+    def named(self, package: str) -> str:
+        """What a package of Xen, such as ``xen-docs``, is called here."""
+        return self.package + package.removeprefix(PACKAGE)
+
+    @property
+    def series_files(self) -> tuple[SeriesName, ...]:
+        """The names in ``series``."""
+        return (self.series,) if isinstance(self.series, str) else self.series
 
 
 def known() -> list[str]:
@@ -91,6 +144,10 @@ def read(name: str, without: Iterable[str] = ()) -> Release:
     release = convert(path, _load(path), Release)
     if release.name:
         raise UsageError(f"{path}: the file's name is the release's name (at name).")
+    if release.lock is not None:
+        raise UsageError(f"{path}: a lock is made by ./inv nightly (at lock).")
+    if release.branch is not None and not release.git:
+        raise UsageError(f"{path}: there is no git source whose branch it could be (at branch).")
     if release.left_out:
         raise UsageError(f"{path}: what is left out is said on the command (at left_out).")
     release = _compose(msgspec.structs.replace(release, name=name), without)
@@ -99,15 +156,15 @@ def read(name: str, without: Iterable[str] = ()) -> Release:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Read a release file, laid over the one that it says it is ``like``."""
+    """Read a release file, laid over the one that it says it is ``like``, and that over the next."""
     data = load_toml(path)
-    like = data.pop("like", None)
-    if like is None:
-        return data
-    below = load_toml(RELEASES / f"{like}.toml")
-    if "like" in below:
-        raise UsageError(f"{path}: release {like} is like another one itself (at like).")
-    return overlay(below, data)
+    seen = [path.stem]
+    while (like := data.pop("like", None)) is not None:
+        if like in seen:
+            raise UsageError(f"{path}: {' is like '.join([*seen, str(like)])} (at like).")
+        seen.append(like)
+        data = overlay(load_toml(RELEASES / f"{like}.toml"), data)
+    return data
 
 
 def _compose(release: Release, without: Iterable[str]) -> Release:
@@ -131,6 +188,9 @@ def _compose(release: Release, without: Iterable[str]) -> Release:
         git += feature.git
         for package, paths in feature.expected.items():
             expected[package] = (*expected.get(package, ()), *paths)
+    if release.package != PACKAGE:
+        expected = {release.named(package): paths for package, paths in expected.items()}
+        tokens["PACKAGES"] = tuple(release.named(word) for word in tokens.get("PACKAGES", ()))
     return msgspec.structs.replace(
         release,
         sources=tuple(sources),

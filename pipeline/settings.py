@@ -29,6 +29,24 @@ class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     debian_snapshot: str | None = None
 
 
+class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``nightly.*``: see docs/nightlies.md.
+
+    ``release`` is built at the newest commit of ``branch``, by default the release file's own. ``steps`` are
+    commands after ``build``, in order; ``limits`` how many minutes each may take. ``budget`` is how many GiB
+    the builds that are kept may have, and ``free`` how many must be free before a night begins. ``notify`` is
+    a command that gets each night's record, as JSON, on its standard input.
+    """
+
+    release: str = "unstable"
+    branch: str = ""
+    steps: tuple[str, ...] = ("check", "reproduce", "smoke")
+    limits: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
+    budget: Annotated[float, msgspec.Meta(ge=0)] = 20
+    free: Annotated[float, msgspec.Meta(ge=0)] = 5
+    notify: tuple[str, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``pipeline.*`` of the configuration.
 
@@ -52,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     store: str = ""
     artifacts: str = "artifacts"
     mirrors: MirrorSettings = MirrorSettings()
+    nightly: NightlySettings = NightlySettings()
 
     @classmethod
     def read(cls, config: Any) -> Settings:

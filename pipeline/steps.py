@@ -28,7 +28,7 @@ from pipeline.evidence import Evidence, Kind, UnprovenError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
 from pipeline.image.definition import read_definition
-from pipeline.release import Release
+from pipeline.release import BranchLock, Release
 from pipeline.settings import Settings
 from pipeline.source import GitSource, Source
 
@@ -60,13 +60,16 @@ class Steps:
     """Every step for one release, with the settings of one run.
 
     ``without`` names features that are left out, besides those that the settings name; ``image_name`` is
-    the image to use instead of the release's own.
+    the image to use instead of the release's own. ``lock`` is what a branch stands for, in the place of the
+    commit in the release file. ``series`` is laid over the release's own.
     """
 
     settings: Settings
     release_name: str
     without: tuple[str, ...] = ()
     image_name: str = ""
+    lock: BranchLock | None = None
+    series: tuple[str, ...] = ()
 
     @cached_property
     def release(self) -> Release:
@@ -77,7 +80,11 @@ class Steps:
         for name in sorted(unknown - release.known_features() if unknown else unknown):
             raise UsageError(f"The settings leave out {name!r}, which is no release's feature (at without).")
         found = release.read(self.release_name, {*self.without, *(n for n in usual if n in features)})
-        return msgspec.structs.replace(found, image=self.image_name or found.image)
+        if self.lock is not None:
+            found = found.locked(self.lock)
+        return msgspec.structs.replace(
+            found, image=self.image_name or found.image, series=(*found.series_files, *self.series)
+        )
 
     def like(self, built: Build) -> Steps:
         """The steps for a finished build: with its image, and without what was left out of it."""
@@ -86,7 +93,12 @@ class Steps:
             settings=msgspec.structs.replace(self.settings, without=()),
             without=built.record.without,
             image_name=built.record.image,
+            lock=builds.read_lock(built.folder),
         )
+
+    def at(self, lock: BranchLock) -> Steps:
+        """The steps for what the release's branch was once."""
+        return dataclasses.replace(self, lock=lock)
 
     @cached_property
     def engine(self) -> Engine:

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline import recipe, release
@@ -128,7 +129,15 @@ class TestLike:
         assert found.sources == base.sources
         assert found.expected == base.expected
 
-    @pytest.mark.parametrize(("like", "message"), [("none", "cannot be read"), ("next", "like another one")])
+    def test_a_release_may_be_like_one_that_is_like_another(self, releases: Path) -> None:
+        """Otherwise the third release of a series repeats all that the second one says."""
+        (releases / "next.toml").write_text('like = "base"\nversion = "1.1"\n[tokens]\nTEXT = "two"\n')
+        (releases / "third.toml").write_text('like = "next"\nversion = "1.2"\n')
+        found = release.read("third")
+        assert (found.version, found.tokens["TEXT"]) == ("1.2", "two")
+        assert found.sources == release.read("base").sources
+
+    @pytest.mark.parametrize(("like", "message"), [("none", "cannot be read"), ("next", "next is like next")])
     def test_what_it_is_like_must_be_there(self, releases: Path, like: str, message: str) -> None:
         """A circle of releases would never end."""
         (releases / "next.toml").write_text(f'like = "{like}"\n')
@@ -201,6 +210,22 @@ class TestTemplate:
         with pytest.raises(UsageError):
             self.render(project, series)
 
+    def test_a_later_series_is_laid_over_an_earlier_one(self, project: Path) -> None:
+        """What is the same in both is written once; in a shell, the function that comes last counts."""
+        (project / "package/series/b.in").write_text("_it() { echo b; }\n")
+        (project / "package/series/a.in").write_text("_it() { echo a; }\n")
+        both = msgspec.structs.replace(self.RELEASE, series=("a", "b"))
+        made = recipe.render(both, MIRROR).pkgbuild
+        said = subprocess.run(
+            ["bash", "-ec", "source /dev/stdin; _it"], input=made, capture_output=True, text=True
+        )
+        assert said.stdout == "b\n"
+
+    def test_a_release_without_a_series_is_named(self) -> None:
+        """It would leave the recipe without a build."""
+        with pytest.raises(UsageError, match="names no series"):
+            recipe.render(msgspec.structs.replace(self.RELEASE, series=()), MIRROR)
+
     def test_an_unknown_series_is_named(self) -> None:
         """It would leave the recipe without a build."""
         with pytest.raises(UsageError, match=r"no series a \(at series\)"):
@@ -212,10 +237,11 @@ class TestProject:
 
     def test_conditions_name_features(self) -> None:
         """A misspelt condition is never met: its part would be missing from every package."""
-        series: dict[str | None, set[str]] = {}
+        series: dict[str, set[str]] = {}
         for name in release.known():
             found = release.read(name)
-            series.setdefault(found.series, set()).update(found.features)
+            for title in found.series_files:
+                series.setdefault(title, set()).update(found.features)
         conditions = re.compile(r"^@IF (.*)@$", re.MULTILINE)
         for title, features in series.items():
             text = (recipe.SUPPORT / recipe.SERIES / f"{title}.in").read_text()

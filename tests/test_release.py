@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import release
+from pipeline import recipe, release
 from pipeline.definition import read_toml, toml_inline
 from pipeline.errors import UsageError
 from pipeline.image.definition import Definition, Lock
-from pipeline.release import Release
+from pipeline.release import BranchLock, Release
 
 SUM = "a" * 64
 GOOD = f"""
@@ -155,3 +157,45 @@ def test_inline_tables_survive_a_round_trip(values: dict[str, str]) -> None:
     import tomllib
 
     assert tomllib.loads(f"a = {toml_inline(dict(values))}") == {"a": values}
+
+
+class TestBranch:
+    LOCK = BranchLock(
+        release="unstable",
+        branch="master",
+        commit="1" * 40,
+        count=60000,
+        version="4.24.r60000.g1111111111",
+        xen_version="4.24-unstable",
+        source_date_epoch=1800000000,
+    )
+
+    def test_a_lock_takes_the_place_of_what_the_file_says(self) -> None:
+        """A night builds what upstream has tonight, and a rebuild a year later what it had then."""
+        found = release.read("unstable").locked(self.LOCK)
+        assert (found.version, found.xen_version) == (self.LOCK.version, self.LOCK.xen_version)
+        assert found.git[0].commit == self.LOCK.commit
+        assert found.tokens["CHANGESET"] == "git:1111111111"
+        made = recipe.render(found, "http://mirror.example/debian").pkgbuild
+        assert f"#commit={self.LOCK.commit}" in made
+        assert "pkgver=4.24.r60000.g1111111111\n" in made
+
+    def test_it_takes_the_place_of_xen(self) -> None:
+        """pacman must not let both be installed, and must take it for xen where something asks for xen."""
+        made = recipe.render(release.read("unstable"), "http://mirror.example/debian").pkgbuild
+        script = "source /dev/stdin; _copy() { :; }; cd() { :; }; _install_support_files() { :; }\n"
+        script += 'for f in "${pkgname[@]}"; do "package_$f"; echo "$f ${provides[*]} ${conflicts[*]}"; done'
+        done = subprocess.run(["bash", "-ec", script], input=made, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == [
+            "xen-unstable xen=4.23.r50464.gc447b7308b xen",
+            "xen-unstable-docs xen-docs=4.23.r50464.gc447b7308b xen-docs",
+        ]
+        plain = recipe.render(release.read("4.20"), "http://mirror.example/debian").pkgbuild
+        assert "conflicts=" not in plain
+
+    def test_the_lock_of_another_release_is_refused(self) -> None:
+        """It would build one project's commit by another one's recipe."""
+        for name in ("unstable", "4.20"):
+            lock = msgspec.structs.replace(self.LOCK, release="other")
+            with pytest.raises(UsageError, match="lock"):
+                release.read(name).locked(lock)

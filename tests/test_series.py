@@ -247,3 +247,24 @@ def test_a_missing_program_is_named(pkgbuild: str, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stdout == ""
     assert "pod2paper is not installed" in done.stderr
+
+
+PLUGIN = """\
+install: all
+\t$(INSTALL_PROG) oxenstored $(DESTDIR)$(sbindir)
+"""
+
+
+@pytest.mark.parametrize("name", ["4.20", "unstable"])
+def test_oxenstored_gets_its_plugin(name: str, tmp_path: Path) -> None:
+    """Without it oxenstored ends at once, and so does every host of Xen 4.20 and later."""
+    pkgbuild = recipe.render(release.read(name), "http://mirror.example/debian").pkgbuild
+    makefile = tmp_path / "tools/ocaml/xenstored/Makefile"
+    makefile.parent.mkdir(parents=True)
+    makefile.write_text(PLUGIN)
+    done = adapt(pkgbuild, tmp_path, "oxenstored_plugin")
+    assert done.stdout == "adapted\n", done.stderr
+    line = "\t$(MAKE) -C $(OCAML_TOPLEVEL)/libs/xsd_glue/domain_getinfo_plugin_v1 install\n"
+    assert makefile.read_text() == PLUGIN.replace("install: all\n", "install: all\n" + line)
+    makefile.write_text("something else\n")
+    assert "tools/ocaml/xenstored/Makefile" in adapt(pkgbuild, tmp_path, "oxenstored_plugin").stderr

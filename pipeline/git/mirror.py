@@ -141,7 +141,7 @@ class Mirror:
         # Moved away first: a removal that is cut short must not leave half a mirror under its name.
         with scratch(self.git.root / "scratch", "damaged") as folder:
             self.folder.rename(folder / "mirror")
-        _make(self.git, self.folder)
+        make(self.git, self.folder)
 
     def _resolve(self, name: str) -> str | None:
         found = self._call("rev-parse", "--verify", "--quiet", "--end-of-options", name, any_status=True)
@@ -199,13 +199,13 @@ def locked(git: Git, source: GitSource) -> Iterator[Mirror]:
     # for a moment keeps the next process out.
     fd = os.open(locks / f"git-{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _wait(fd, source.name, git.stop.is_set)
+        wait(fd, source.name, git.stop.is_set)
         git.configure()
         mirror = Mirror(git, folder, fd)
         if not folder.is_dir():
-            _make(git, folder)
+            make(git, folder)
         else:
-            _tidy(folder)
+            tidy(folder)
             if not mirror.is_sound():
                 log.warn(f"The repository {folder} is damaged, and is made anew.")
                 mirror.discard()
@@ -214,7 +214,8 @@ def locked(git: Git, source: GitSource) -> Iterator[Mirror]:
         os.close(fd)
 
 
-def _wait(fd: int, name: str, cancelled: Callable[[], bool]) -> None:
+def wait(fd: int, name: str, cancelled: Callable[[], bool]) -> None:
+    """Wait for a lock on a descriptor, and say so once; ``name`` is what others are at work on."""
     told = False
     while True:
         with contextlib.suppress(BlockingIOError):
@@ -228,7 +229,8 @@ def _wait(fd: int, name: str, cancelled: Callable[[], bool]) -> None:
         time.sleep(_POLL)
 
 
-def _make(git: Git, folder: Path) -> None:
+def make(git: Git, folder: Path) -> None:
+    """Make an empty bare repository, which gets its name when it is whole."""
     with scratch(git.root / "scratch", "git") as temporary:
         new = temporary / "new.git"
         git.call("init", "--quiet", "--bare", "--template=", "--object-format=sha1", os.fspath(new))
@@ -236,7 +238,7 @@ def _make(git: Git, folder: Path) -> None:
         new.rename(folder)
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Remove what a killed git left: lock files, which would stop the next one, and halves of packs."""
     for path in (*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")):
         path.unlink(missing_ok=True)
@@ -248,4 +250,4 @@ def _tidy(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-__all__ = ["LacksCommitError", "Mirror", "locked"]
+__all__ = ["LacksCommitError", "Mirror", "locked", "make", "tidy", "wait"]

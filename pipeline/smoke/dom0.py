@@ -133,6 +133,8 @@ def assemble(package: PackageLayer, image_root: Path, kernel: Kernel) -> BootFil
     wanted = [path for paths in programs.paths.values() for path in paths]
     wanted += [_first(union, places) for places in (*TOOLS, DLOPENED)]
     tree = closure(union, wanted)
+    # What oxenstored loads by name, since Xen 4.20.
+    tree |= closure(union, package.under("usr/lib/xen/ocaml"))
     for path in package.under("etc/xen"):
         tree |= union.walk(path)[0]
     tree = {_merged(path): entry for path, entry in tree.items()}

@@ -7,6 +7,7 @@ Formats: bzImage by Linux's Documentation/arch/x86/boot.rst, .deb by deb(5), mod
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,8 +157,16 @@ def read_kernel_package(package: Path, modules: Sequence[str], likely: Sequence[
     return Kernel(release, trim_elf(unpack_bzimage(image)), {name: found[name] for name in order})
 
 
+# As Debian packs modules since 13, and others do (CONFIG_MODULE_COMPRESS_XZ, _ZSTD and _GZIP).
+_MODULE = re.compile(r"\.ko(\.xz|\.zst|\.gz)?$")
+
+
+def _is_module(name: str) -> bool:
+    return _MODULE.search(name) is not None
+
+
 def _canonical(name: str) -> str:
-    return name.removesuffix(".ko").replace("-", "_")
+    return _MODULE.sub("", name).replace("-", "_")
 
 
 def _load_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
@@ -212,8 +221,11 @@ def _read_files(data: bytes, wanted: set[str]) -> tuple[bytes, str, set[str], di
             elif path.name == "modules.builtin":
                 names = _content(entry, MAX_MODULE).decode(errors="replace").split()
                 builtin = {_canonical(PurePosixPath(name).name) for name in names}
-            elif path.suffix == ".ko" and _canonical(path.name) in wanted:
-                files[_canonical(path.name)] = _content(entry, MAX_MODULE)
+            elif _is_module(path.name) and _canonical(path.name) in wanted:
+                data = _content(entry, MAX_MODULE)
+                # The kernel may be unable to unpack them itself, and busybox's insmod is.
+                packed = path.suffix != ".ko"
+                files[_canonical(path.name)] = _decompress(data, MAX_MODULE) if packed else data
     if not image:
         raise KernelImageError("The kernel package holds no vmlinuz.")
     return image, release, builtin, files

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,38 @@ def test_a_file_that_is_no_debian_package_is_named(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(KernelImageError):
             read_kernel_package(file, [])
+
+
+def package(path: Path, modules: dict[str, bytes]) -> Path:
+    """A kernel package, as far as it is read: an ar archive (ar(5)) with a tar in it."""
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for name, data in {"./boot/vmlinuz-6.12.1-test": by_xz(elf()), **modules}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        data = file.getvalue()
+    header = f"{'data.tar':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n"
+    path.write_bytes(b"!<arch>\n" + header.encode() + data + b"\n" * (len(data) % 2))
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("", bytes), (".xz", lzma.compress), (".gz", gzip.compress)])
+def test_modules_are_handed_over_unpacked(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """Debian 13 packs its modules; dom0 of the test host could load none of them."""
+    module = Path("/bin/true").read_bytes()
+    path = "./usr/lib/modules/6.12.1-test/kernel/drivers/xen/xen-evtchn.ko"
+    deb = package(tmp_path / "kernel.deb", {path + suffix: pack(module)})
+    assert dict(read_kernel_package(deb, ["xen-evtchn"]).modules) == {"xen_evtchn": module}
+
+
+def test_a_damaged_packed_module_is_named(tmp_path: Path) -> None:
+    """If this fails, a damaged kernel package ends in a traceback."""
+    deb = package(tmp_path / "kernel.deb", {"./lib/a.ko.xz": lzma.compress(b"x" * 999)[:40]})
+    with pytest.raises(KernelImageError, match="damaged"):
+        read_kernel_package(deb, ["a"])
 
 
 @pytest.mark.integration

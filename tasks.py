@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 from invoke.context import Context
+from invoke.exceptions import Exit
 from invoke.tasks import task
 
 if TYPE_CHECKING:
@@ -115,13 +116,21 @@ def recipe(context: Context, release: str = "", without: str = "", image: str = 
     _print(_steps(context, release, without, image).recipe())
 
 
-@task(positional=[], help=dict(_RELEASE_HELP))
-def build(context: Context, release: str = "", without: str = "", image: str = "") -> None:
+@task(
+    positional=[],
+    help={**_RELEASE_HELP, "lock": "The lock.json of a night: what the release's branch was then."},
+)
+def build(context: Context, release: str = "", without: str = "", image: str = "", lock: str = "") -> None:
     """Build the packages of a release.
 
     Example: ./inv build 4.17
     """
-    for path in _steps(context, release, without, image).build().packages:
+    from pipeline.nightly import resolve
+
+    steps = _steps(context, release, without, image)
+    if lock:
+        steps = steps.at(resolve.read(Path(lock).expanduser()))
+    for path in steps.build().packages:
         _print(path)
 
 
@@ -299,6 +308,22 @@ def receive(
     _print(received.folder)
 
 
+@task(
+    help={"branch": "Upstream's branch to follow, instead of the one that the settings or the release name."}
+)
+def nightly(context: Context, branch: str = "") -> None:
+    """Build, check, reproduce and boot upstream's newest commit, unless that was done before.
+
+    Example: ./inv nightly --branch staging
+    """
+    from pipeline.nightly.run import Nightly
+
+    night = Nightly(_settings(context), branch).run()
+    _print(f"Night {night.number}: {night.outcome}. {night.note}".rstrip())
+    if night.outcome.status:
+        raise Exit(code=night.outcome.status)
+
+
 @task
 def lint(context: Context) -> None:  # noqa: ARG001
     """Check the project's own code: ruff, mypy, shellcheck.
@@ -331,6 +356,9 @@ _image = Collection("image")
 _image.add_task(image, name="ready", default=True)
 _image.add_task(image_lock, name="lock")
 
+_nightly = Collection("nightly")
+_nightly.add_task(nightly, name="run", default=True)
+
 namespace = Collection(
     build,
     bundle,
@@ -346,4 +374,5 @@ namespace = Collection(
     test,
     verify,
     _image,
+    _nightly,
 )

@@ -111,6 +111,7 @@ COMMAND_NAMES = (
     "image",
     "image.lock",
     "lint",
+    "nightly",
     "receive",
     "recipe",
     "release",
@@ -137,4 +138,4 @@ def test_the_list_holds_every_command_that_is_tested_here(checkout: Checkout) ->
     """Or a new command would go without its help being looked at."""
     text = checkout.run("--list").fine().out
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "}
-    assert listed == {*COMMAND_NAMES, "image.ready"} - {"image"}
+    assert listed == {*COMMAND_NAMES, "image.ready", "nightly.run"} - {"image", "nightly"}

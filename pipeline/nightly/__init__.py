@@ -1,0 +1,1 @@
+"""Nightly builds of a branch: from upstream's newest commit to a verdict, unattended."""

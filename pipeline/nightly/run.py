@@ -1,0 +1,390 @@
+"""A night: what is upstream's newest commit, and is it any good?
+
+The steps are the pipeline's own commands, each in a process of its own: what it says is kept, its time is
+limited, and nothing that happens to it can take the night's record with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import msgspec
+
+from pipeline import build as builds
+from pipeline import evidence, files, log, records, release
+from pipeline.build import Build
+from pipeline.errors import ExitStatus, HostError, PipelineError, TimeLimitError, UsageError
+from pipeline.git import history as histories
+from pipeline.git.history import Change, History, Tip
+from pipeline.nightly import explain, figures, resolve
+from pipeline.nightly.book import FILE, Book
+from pipeline.nightly.night import Night, Outcome, Stage, Trouble
+from pipeline.nightly.prune import LAST_GOOD, prune
+from pipeline.release import PROJECT, Release
+from pipeline.run import run
+from pipeline.settings import Settings
+
+HEARTBEAT = "heartbeat"
+"""The file whose time says when a night last began, went on or ended."""
+NIGHTS = "nights"
+RECORD = "night.json"
+_GIB = 1 << 30
+_LIMIT = 120.0
+"""Minutes that a step may take where the settings do not say."""
+_NOTIFY = 60.0
+"""Seconds that the notification hook may take."""
+_INPUTS = ("PKGBUILD.in", "containers", "package", "pipeline", "releases", "tasks.py")
+
+
+@dataclass(frozen=True)
+class Nightly:
+    """What a night needs. ``program`` runs the pipeline's commands, whose words come after it."""
+
+    settings: Settings
+    branch: str = ""
+    program: Sequence[str] = (sys.executable, "-m", "pipeline.cli", str(PROJECT))
+
+    @property
+    def release(self) -> Release:
+        """The release that is built, as its file has it."""
+        found = release.read(self.settings.nightly.release)
+        if found.branch is None:
+            raise UsageError(f"Release {found.name} follows no branch.", hint="nightly.release names one.")
+        return found
+
+    @property
+    def folder(self) -> Path:
+        """Where the release's builds, nights and history are."""
+        return self.settings.artifacts_folder / self.settings.nightly.release
+
+    @property
+    def book(self) -> Book:
+        """The history."""
+        return Book(self.folder / FILE, self.settings.nightly.release)
+
+    def run(self) -> Night:
+        """Do a night and return its record, which is in the history by then.
+
+        Raises HostError where another one is at work, and what keeps the history from being written.
+        """
+        found = self.release
+        with _alone(self.folder):
+            night = self.book.begin()
+            self.beat()
+            try:
+                night = _Run(self, found, night).go()
+            except KeyboardInterrupt:
+                night = self._end(self._latest(night), Outcome.KILLED, "Interrupted.")
+                raise
+            except PipelineError as e:
+                log.error(e.message, e.hint)
+                night = self._end(self._latest(night), Outcome.INFRASTRUCTURE, e.message)
+            except OSError as e:
+                what = f"{e.filename or 'This host'}: {e.strerror or e}."
+                log.error(what)
+                night = self._end(self._latest(night), Outcome.INFRASTRUCTURE, what)
+            self.beat()
+            self._prune()
+        self._notify(night)
+        return night
+
+    def beat(self) -> None:
+        """Note the time, so that others see that nights take place."""
+        files.write_text(self.folder / HEARTBEAT, f"{evidence.now().isoformat()}\n")
+
+    def _latest(self, night: Night) -> Night:
+        """The night as it was last noted: with the steps that were done before something went wrong."""
+        return next((n for n in self.book.nights(limit=1) if n.number == night.number), night)
+
+    def _end(self, night: Night, outcome: Outcome, note: str) -> Night:
+        night = msgspec.structs.replace(night, outcome=outcome, note=note, finished=evidence.now())
+        self.book.write(night)
+        return night
+
+    def _prune(self) -> None:
+        settings = self.settings
+        budget = int(settings.nightly.budget * _GIB)
+        try:
+            prune(settings.artifacts_folder, settings.nightly.release, settings.open_store, budget)
+        except OSError as e:
+            log.warn(f"Old builds could not be removed: {e}.")
+
+    def _notify(self, night: Night) -> None:
+        command = self.settings.nightly.notify
+        if not command or night.outcome is Outcome.NOTHING:
+            return
+        try:
+            run(command, input=records.encode(night), timeout=_NOTIFY)
+        except PipelineError as e:
+            log.warn(f"The notification failed: {e.message}")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".nightly.lock"
+    lock = filelock.FileLock(path, blocking=False)
+    owner = folder / ".nightly.owner"
+    try:
+        lock.acquire()
+    except filelock.Timeout as e:
+        with contextlib.suppress(OSError):
+            raise HostError(
+                f"Another nightly run is at work: {owner.read_text().strip()}.",
+                hint="Wait for it; its steps have time limits.",
+            ) from e
+        raise HostError("Another nightly run is at work.") from e
+    try:
+        owner.write_text(f"process {os.getpid()}, since {evidence.now().isoformat()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class _Run:
+    """One night on its way; `night` is the record so far, and in the history."""
+
+    nightly: Nightly
+    release: Release
+    night: Night
+    folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder = self.nightly.folder / NIGHTS / str(self.night.number)
+
+    def go(self) -> Night:
+        """Do the night; raises PipelineError for what is not upstream's fault."""
+        nightly, settings = self.nightly, self.nightly.settings
+        branch = nightly.branch or settings.nightly.branch or str(self.release.branch)
+        source = self.release.git[0]
+        urls = histories.urls(settings.open_mirrors, source.urls)
+        tip = histories.tip(settings.open_store, urls, branch)
+        inputs = self._inputs(branch)
+        before = next((n for n in nightly.book.nights() if n.outcome.judges), None)
+        if before is not None and (before.commit, before.inputs) == (tip.commit, inputs):
+            note = (
+                f"{branch} is still at {tip.commit[:12]}, which night {before.number} found {before.outcome}."
+            )
+            log.info(f"Nothing new: {note}")
+            return self._note(outcome=Outcome.NOTHING, note=note, inputs=inputs, finished=evidence.now())
+        self._room()
+        with histories.opened(settings.open_store, source.urls[0]) as history:
+            with log.step(f"Upstream's history of {branch}"):
+                history.update(tip.url, branch, tip.commit)
+            self._resolve(history, tip, branch, inputs)
+            return self._judge(history)
+
+    def _room(self) -> None:
+        """See that there is room for a build; raises HostError."""
+        settings = self.nightly.settings
+        for folder in (settings.artifacts_folder, settings.open_store.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            if free < settings.nightly.free * _GIB:
+                raise HostError(
+                    f"{folder} has {log.size(free)} left, and a night needs {settings.nightly.free:g} GiB.",
+                    hint="Lower nightly.budget, or make room.",
+                )
+
+    def _resolve(self, history: History, tip: Tip, branch: str, inputs: str) -> None:
+        good = self.nightly.book.last(Outcome.GOOD)
+        above, rewritten = 0, False
+        changes: tuple[Change, ...] = ()
+        if good is not None and good.lock is not None and good.lock.commit != tip.commit:
+            above = good.lock.count
+            rewritten = not history.is_ancestor(good.lock.commit, tip.commit)
+            changes = tuple(history.between(good.lock.commit, tip.commit))
+            if rewritten:
+                log.warn(f"Upstream has rewritten {branch}: {good.lock.commit[:12]} is no longer in it.")
+        lock = resolve.lock(self.release, history, tip.commit, branch, above=above)
+        if good is not None and good.lock is not None and good.lock.commit == tip.commit:
+            lock = good.lock
+        files.write_bytes(self.folder / builds.LOCK, records.encode(lock))
+        self._note(
+            lock=lock,
+            inputs=inputs,
+            rewritten=rewritten,
+            changes=changes,
+            last_good=None if good is None else good.commit,
+        )
+        log.info(
+            f"{branch} is {lock.commit[:12]}: {lock.version}, {len(changes)} commits since the last good"
+        )
+
+    def _judge(self, history: History) -> Night:
+        """Build it and do all steps on it, until one fails."""
+        name = self.release.name
+        lock = self.folder / builds.LOCK
+        stages: dict[str, tuple[str, ...]] = {"build": ("build", name, "--lock", str(lock))}
+        stages |= {step: (step, name) for step in self.nightly.settings.nightly.steps}
+        built: Build | None = None
+        for step, words in stages.items():
+            stage = self._stage(step, words)
+            if step == "build" and stage.passed:
+                built = self._built()
+            self._note(stages=(*self.night.stages, stage), build_id=built and built.record.build_id)
+            if not stage.passed:
+                return self._failed(stage, built, history)
+        assert built is not None
+        built.verify()
+        files.replace_link(self.nightly.folder / LAST_GOOD, built.folder.name)
+        return self._finish(Outcome.GOOD, built)
+
+    def _built(self) -> Build:
+        built = builds.newest(self.nightly.settings.artifacts_folder, self.release.name)
+        if builds.read_lock(built.folder) != self.night.lock:
+            raise HostError(f"{built.folder} is not the build of this night.", hint="Did another one build?")
+        return built
+
+    def _failed(self, stage: Stage, built: Build | None, history: History) -> Night:
+        if stage.status != ExitStatus.FAILED:
+            what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
+            return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
+        trouble = self._trouble(stage, built)
+        suspects: tuple[Change, ...] = ()
+        if (
+            self.night.last_good
+            and self.night.lock
+            and (paths := [p for p in (trouble.file, trouble.area) if p])
+        ):
+            for path in paths:
+                suspects = tuple(history.between(self.night.last_good, self.night.lock.commit, paths=[path]))
+                if suspects:
+                    break
+        night = self._finish(Outcome.RED, built, trouble=trouble, suspects=suspects, note=trouble.error)
+        log.error(f"{stage.name}: {trouble.error}", _told(night, self.folder))
+        return night
+
+    def _trouble(self, stage: Stage, built: Build | None) -> Trouble:
+        if stage.name == "check" and built is not None:
+            return explain.of_check(built.folder)
+        if stage.name == "smoke" and built is not None:
+            return explain.of_smoke(built.folder)
+        text = self.folder / stage.log
+        whole = self._compile_log(text)
+        return explain.first_error(stage.name, whole or text)
+
+    def _compile_log(self, said: Path) -> Path | None:
+        """Take the whole log that a failed build names into the night's folder."""
+        for line in said.read_text(encoding="utf-8", errors="replace").splitlines():
+            _, mark, path = line.partition("The whole log: ")
+            if mark and Path(path.strip()).is_file():
+                kept = self.folder / "compile.log"
+                shutil.copyfile(path.strip(), kept)
+                return kept
+        return None
+
+    def _stage(self, name: str, words: Sequence[str]) -> Stage:
+        """Do a step, and once more where it fails: a flake passes on the same input, a fault does not."""
+        start = time.monotonic()
+        for attempt in (1, 2):
+            self.nightly.beat()
+            path = self.folder / (f"{name}.log" if attempt == 1 else f"{name}.2.log")
+            status, summary = self._command(name, words, path)
+            if status in (ExitStatus.FINE, None):
+                break
+            if attempt == 1:
+                log.warn(f"{name} failed; once more, to see whether it does so always.")
+        seconds = round(time.monotonic() - start, 1)
+        return Stage(
+            name=name, status=status, seconds=seconds, log=path.name, attempts=attempt, summary=summary
+        )
+
+    def _command(self, name: str, words: Sequence[str], path: Path) -> tuple[int | None, str]:
+        """Run one of the pipeline's commands; returns its exit status, None where its time was up."""
+        settings = self.nightly.settings
+        own = self.folder / "settings.json"
+        files.write_bytes(own, msgspec.json.encode({"pipeline": settings}) + b"\n")
+        limit = settings.nightly.limits.get(name, _LIMIT) * 60
+        last = ""
+        with path.open("w", encoding="utf-8") as file, log.step(f"{name} of {self.night.version}"):
+
+            def on_line(line: str) -> None:
+                nonlocal last
+                file.write(line + "\n")
+                file.flush()
+                last = line or last
+                log.info(line)
+
+            argv = [*self.nightly.program, "-f", str(own), *words]
+            try:
+                status = run(argv, cwd=Path("/"), on_line=on_line, timeout=limit, expect=None).status
+            except TimeLimitError as e:
+                on_line(e.message)
+                return None, e.message
+        return status, _error_line(path) or last
+
+    def _finish(
+        self,
+        outcome: Outcome,
+        built: Build | None,
+        *,
+        trouble: Trouble | None = None,
+        suspects: tuple[Change, ...] = (),
+        note: str = "",
+    ) -> Night:
+        measured = figures.measure(self.night.stages, built)
+        night = self._note(
+            outcome=outcome,
+            trouble=trouble,
+            suspects=suspects,
+            note=note,
+            figures=measured,
+            finished=evidence.now(),
+        )
+        if built is not None and (built.folder / "smoke").is_dir():
+            shutil.copytree(built.folder / "smoke", self.folder / "smoke", dirs_exist_ok=True)
+        files.write_bytes(self.folder / RECORD, records.encode(night))
+        return night
+
+    def _note(self, **changes: object) -> Night:
+        self.night = msgspec.structs.replace(self.night, **changes)
+        self.nightly.book.write(self.night)
+        return self.night
+
+    def _inputs(self, branch: str) -> str:
+        """Hash all but the commit that can change a night's outcome."""
+        digest = hashlib.sha256(branch.encode())
+        for name in _INPUTS:
+            top = PROJECT / name
+            for path in sorted([top, *top.rglob("*")]):
+                if path.is_file() and path.suffix != ".pyc":
+                    digest.update(hashlib.sha256(path.read_bytes()).digest())
+        settings = self.nightly.settings
+        digest.update(msgspec.json.encode([settings.left_out, settings.packager, settings.nightly.steps]))
+        return digest.hexdigest()
+
+
+def _error_line(path: Path) -> str:
+    """The sentence that a failed command ended with."""
+    found = ""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mark, text = line.partition("error: ")
+        if mark and line.strip().startswith("error: "):
+            found = text
+    return found
+
+
+def _told(night: Night, folder: Path) -> str:
+    """What is said of a red night below its first error."""
+    lines = []
+    if night.trouble is not None and night.trouble.area:
+        lines.append(f"Area: {night.trouble.area}")
+    lines += [f"Suspect: {change}" for change in night.suspects[:5]]
+    if not night.suspects:
+        lines += [f"Since the last good: {change}" for change in night.changes[:5]]
+    if night.last_good and night.lock:
+        good, bad = night.last_good[:12], night.lock.commit[:12]
+        check = "build" if night.trouble and night.trouble.step == "build" else "smoke"
+        lines.append(f"Find the commit: ./inv bisect --good {good} --bad {bad} --check {check}")
+    return "\n".join([*lines, f"All that is known: {folder}"])

@@ -309,6 +309,45 @@ def receive(
 
 
 @task(
+    positional=[],
+    iterable=["target"],
+    help={
+        "target": _TARGET_HELP["target"],
+        "channel": "stable or unstable.",
+        "allow-unproven": "Publish packages that lack passing evidence; the repository says so.",
+        "to": "Bring the repository to USER@HOST:FOLDER by rsync afterwards.",
+    },
+)
+def publish(
+    context: Context, target: list[str], channel: str = "stable", allow_unproven: bool = False, to: str = ""
+) -> None:
+    """Put packages into a pacman repository below artifacts/repo.
+
+    Example: ./inv publish 4.17 --channel stable --to user@host:/srv/repo
+    """
+    from pipeline.repository import publish as publishing
+
+    steps, packages, results = _packages(context, target, "", "", "")
+    publishing.command(steps.settings, packages, results, channel, unproven=allow_unproven, target=to)
+
+
+@task(
+    help={
+        "bind": "The address to listen on; 0.0.0.0 is every one of this host.",
+        "port": "The port; 0 is any that is free.",
+    }
+)
+def serve(context: Context, bind: str = "127.0.0.1", port: int = 8470) -> None:
+    """Serve the published repositories over HTTP, and print the lines for pacman.conf.
+
+    Example: ./inv serve --bind 0.0.0.0
+    """
+    from pipeline.repository import serve as serving
+
+    serving.serve(_settings(context).repository_folder, bind, port)
+
+
+@task(
     help={"branch": "Upstream's branch to follow, instead of the one that the settings or the release name."}
 )
 def nightly(context: Context, branch: str = "") -> None:
@@ -365,9 +404,11 @@ namespace = Collection(
     check,
     fetch,
     lint,
+    publish,
     receive,
     recipe,
     release,
+    serve,
     setup,
     sign,
     smoke,

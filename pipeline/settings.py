@@ -47,6 +47,15 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     notify: tuple[str, ...] = ()
 
 
+class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``repository.*``: each package's newest ``keep`` versions stay, and what clients could fetch until
+    less than ``grace`` hours ago.
+    """
+
+    keep: Annotated[int, msgspec.Meta(ge=1)] = 3
+    grace: Annotated[float, msgspec.Meta(ge=0)] = 24
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``pipeline.*`` of the configuration.
 
@@ -55,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     compile uses and ``downloads`` how many files are fetched at once; 0 jobs means one a core.
     ``packager`` is makepkg's PACKAGER, which is written into packages. ``signing_key`` is the fingerprint of
     the OpenPGP key that signs, none where it is empty; ``trusted_keys`` are files with the public keys of
-    others whose signatures count. ``store`` and ``artifacts`` are
+    others whose signatures count. ``aur`` is the AUR's git repository. ``store`` and ``artifacts`` are
     folders; a relative one counts from the project.
     """
 
@@ -71,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     artifacts: str = "artifacts"
     mirrors: MirrorSettings = MirrorSettings()
     nightly: NightlySettings = NightlySettings()
+    repository: RepositorySettings = RepositorySettings()
+    aur: Annotated[str, msgspec.Meta(pattern=r"^[^\s-][^\s]*$")] = "ssh://aur@aur.archlinux.org/xen.git"
 
     @classmethod
     def read(cls, config: Any) -> Settings:
@@ -109,6 +120,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def artifacts_folder(self) -> Path:
         """Where packages and results go."""
         return (PROJECT / Path(self.artifacts).expanduser()).resolve()
+
+    @property
+    def repository_folder(self) -> Path:
+        """Where pacman repositories are published, a folder a channel."""
+        return self.artifacts_folder / "repo"
 
     @property
     def open_mirrors(self) -> Mirrors:

@@ -24,11 +24,15 @@ IMAGE = "debian-bookworm"
 
 
 def package(
-    name: str, version: str = "1.0-1", contents: dict[str, bytes] | None = None, arch: str = "any"
+    name: str,
+    version: str = "1.0-1",
+    contents: dict[str, bytes] | None = None,
+    arch: str = "any",
+    info: str = "",
 ) -> bytes:
-    """A package that pacman installs."""
+    """A package that pacman installs; ``info`` is more for its .PKGINFO."""
     contents = contents or {f"usr/share/{name}/file": version.encode()}
-    info = f"pkgname = {name}\npkgbase = {name}\npkgver = {version}\npkgdesc = small\nurl = x\n"
+    info += f"pkgname = {name}\npkgbase = {name}\npkgver = {version}\npkgdesc = small\nurl = x\n"
     info += f"builddate = 1600000000\npackager = Nobody <nobody@example.org>\nsize = 1\narch = {arch}\n"
     folders = sorted({str(parent) for path in contents for parent in Path(path).parents} - {"."})
     mtree = "#mtree\n/set type=file uid=0 gid=0 mode=644\n"

@@ -1,0 +1,1 @@
+"""A pacman repository of finished packages: published, synced to another host, served."""

@@ -332,6 +332,51 @@ def publish(
 
 
 @task(
+    positional=[],
+    iterable=["name", "packages"],
+    help={
+        "name": "A machine, [USER@]HOST as ssh knows it; several may be named.",
+        "packages": "A release, whose newest build is sent, or a package file; may be given several times.",
+        "install": "Install the packages there with pacman.",
+        "smoke": "Look at the installed packages there: pacman -Qkk, and xl where Xen runs.",
+    },
+)
+def send(
+    context: Context,
+    name: list[str],
+    packages: list[str],
+    install: bool = False,
+    smoke: bool = False,
+) -> None:
+    """Send packages to machines by ssh and verify them there; goes on where a broken transfer stopped.
+
+    Example: ./inv send root@dom0.example --install
+    """
+    from pipeline.transfer import send as sending
+
+    _, paths, folder = _packages(context, packages, "", "", "")
+    _print(sending.send(sending.load(paths, folder), name, install=install, smoke=smoke))
+
+
+@task(
+    positional=[],
+    help={
+        "release": _RELEASE_HELP["release"],
+        "no-build": "Do not build the folder with plain makepkg first.",
+        "dry-run": "Show what would be pushed, and push nothing.",
+    },
+)
+def aur_push(context: Context, release: str = "", no_build: bool = False, dry_run: bool = False) -> None:
+    """Build a release's AUR folder as an AUR user would, check it, and push it to the AUR.
+
+    Example: ./inv aur.push 4.17 --dry-run
+    """
+    from pipeline import aur
+
+    _print(aur.command(_steps(context, release), build_first=not no_build, dry_run=dry_run))
+
+
+@task(
     help={
         "bind": "The address to listen on; 0.0.0.0 is every one of this host.",
         "port": "The port; 0 is any that is free.",
@@ -395,6 +440,9 @@ _image = Collection("image")
 _image.add_task(image, name="ready", default=True)
 _image.add_task(image_lock, name="lock")
 
+_aur = Collection("aur")
+_aur.add_task(aur_push, name="push")
+
 _nightly = Collection("nightly")
 _nightly.add_task(nightly, name="run", default=True)
 
@@ -408,12 +456,14 @@ namespace = Collection(
     receive,
     recipe,
     release,
+    send,
     serve,
     setup,
     sign,
     smoke,
     test,
     verify,
+    _aur,
     _image,
     _nightly,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import signal
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import CommandError, TimeLimitError, ToolMissingError
 
@@ -37,7 +39,9 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     input: bytes | None = None,
+    stdin: BinaryIO | None = None,
     on_line: Callable[[str], None] | None = None,
+    carriage_returns: bool = False,
     timeout: float | None = None,
     expect: Sequence[int] | None = (0,),
     merge_stderr: bool = True,
@@ -45,10 +49,11 @@ def run(
 ) -> Result:
     """Run a program to its end and return how it ended.
 
-    ``env`` replaces the environment. ``on_line`` gets each line of output as it comes. ``timeout`` is
-    in seconds. ``expect`` lists the exit statuses that are not errors; None accepts any. However this
-    function is left (Ctrl-C and a kill of this process included), no process of the program's group
-    stays behind.
+    ``env`` replaces the environment. ``stdin`` is a file for the program to read, from its place on.
+    ``on_line`` gets each line of output as it comes; with ``carriage_returns`` these end lines too, as in
+    displays of progress. ``timeout`` is in seconds. ``expect`` lists the exit statuses that are not errors;
+    None accepts any. However this function is left (Ctrl-C and a kill of this process included), no process
+    of the program's group stays behind.
 
     Raises ToolMissingError, CommandError or TimeLimitError.
     """
@@ -58,7 +63,7 @@ def run(
             args,
             cwd=cwd,
             env=None if env is None else dict(env),
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdin=stdin or (subprocess.DEVNULL if input is None else subprocess.PIPE),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
             start_new_session=True,
@@ -75,7 +80,7 @@ def run(
         if on_line is None:
             output = _collect(process, args, input, timeout)
         else:
-            output = _stream(process, args, on_line, timeout)
+            output = _stream(process, args, on_line, timeout, None if carriage_returns else "\n")
     status = process.returncode
     if expect is not None and status not in expect:
         raise CommandError(
@@ -122,6 +127,7 @@ def _stream(
     args: list[str],
     on_line: Callable[[str], None],
     timeout: float | None,
+    newline: str | None,
 ) -> str:
     assert process.stdout is not None
     expired = threading.Event()
@@ -136,8 +142,8 @@ def _stream(
         watchdog.start()
     last: deque[str] = deque(maxlen=TAIL_LINES)
     try:
-        for raw in process.stdout:
-            line = raw.decode(errors="replace").rstrip("\n")
+        for raw in io.TextIOWrapper(process.stdout, errors="replace", encoding="utf-8", newline=newline):
+            line = raw.rstrip("\n")
             last.append(line)
             on_line(line)
         process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -37,7 +38,9 @@ def package(
     folders = sorted({str(parent) for path in contents for parent in Path(path).parents} - {"."})
     mtree = "#mtree\n/set type=file uid=0 gid=0 mode=644\n"
     mtree += "".join(f"./{folder} time=1600000000.0 mode=755 type=dir\n" for folder in folders)
-    mtree += "".join(f"./{path} time=1600000000.0 size={len(data)}\n" for path, data in contents.items())
+    for path, data in contents.items():
+        sums = f"md5digest={hashlib.md5(data).hexdigest()} sha256digest={hashlib.sha256(data).hexdigest()}"
+        mtree += f"./{path} time=1600000000.0 size={len(data)} {sums}\n"
     members = {
         ".PKGINFO": info.encode(),
         ".BUILDINFO": f"format = 2\npkgname = {name}\npkgver = {version}\nbuilddir = /build\n".encode(),

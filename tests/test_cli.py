@@ -104,6 +104,7 @@ def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path
 
 
 COMMAND_NAMES = (
+    "aur.push",
     "build",
     "bundle",
     "check",
@@ -116,6 +117,7 @@ COMMAND_NAMES = (
     "receive",
     "recipe",
     "release",
+    "send",
     "serve",
     "setup",
     "sign",

@@ -1,0 +1,1 @@
+"""Sends packages to other machines over ssh; these need nothing but sshd, a shell and pacman."""

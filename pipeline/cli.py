@@ -52,6 +52,7 @@ class _ProjectConfig(Config):
             "store": "",
             "artifacts": "artifacts",
             "without": "",
+            "aur": "ssh://aur@aur.archlinux.org/xen.git",
         }
         return defaults
 

@@ -71,14 +71,28 @@ class BrokenError(HostError):
 
 @dataclass(frozen=True)
 class Remote:
-    """A machine and the folder below its user's home that packages go to (``FOLDER.part`` until verified)."""
+    """A machine and the folder below its user's home that packages go to (``FOLDER.part`` until verified).
+
+    ``control`` is the path of a socket by which all that is done there shares one connection, until `close`.
+    """
 
     host: str
     folder: str
+    control: Path
 
     def __post_init__(self) -> None:
         if not _HOST.fullmatch(self.host):
             raise UsageError(f"{self.host!r} is not [USER@]HOST.")
+
+    @property
+    def _ssh(self) -> tuple[str, ...]:
+        # ssh_config(5). The time is for a sender that was killed; it must not leave the connection for good.
+        shared = ("ControlMaster=auto", f"ControlPath={self.control}", "ControlPersist=30")
+        return (*SSH, *(word for option in shared for word in ("-o", option)))
+
+    def close(self) -> None:
+        """End the connection."""
+        run([*self._ssh, "-O", "exit", self.host], env=_environment(), expect=None)
 
     def probe(self, names: Sequence[str]) -> Probe:
         """Ask the machine about itself; raises HostError."""
@@ -118,7 +132,15 @@ class Remote:
         # --append does not read again what is there already, on either side: sha256sum does so at the end.
         options = ("--append", "--times", "--chmod=F644", f"--timeout={_IDLE}", "--info=progress2")
         target = f"{self.host}:{self.folder}.part/"
-        command = ["rsync", *options, "--no-inc-recursive", "--outbuf=N", "--rsh", shlex.join(SSH), "--"]
+        command = [
+            "rsync",
+            *options,
+            "--no-inc-recursive",
+            "--outbuf=N",
+            "--rsh",
+            shlex.join(self._ssh),
+            "--",
+        ]
         try:
             run([*command, *paths, target], env=_environment(), on_line=on_line, carriage_returns=True)
         except CommandError as e:
@@ -138,7 +160,11 @@ class Remote:
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
             try:
-                command = [*SSH, self.host, shlex.join(["sh", "-c", _APPEND, "sh", self.folder, path.name])]
+                command = [
+                    *self._ssh,
+                    self.host,
+                    shlex.join(["sh", "-c", _APPEND, "sh", self.folder, path.name]),
+                ]
                 run(command, env=_environment(), stdin=file)
             except CommandError as e:
                 raise self._explained("ssh", e) from e
@@ -158,7 +184,7 @@ class Remote:
         words = shlex.join(["sh", "-c", script, "sh", *arguments])
         try:
             result = run(
-                [*SSH, self.host, words],
+                [*self._ssh, self.host, words],
                 env=_environment(),
                 input=None if on_line else input.encode(),
                 expect=None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +125,19 @@ def send(cargo: Cargo, hosts: Sequence[str], *, install: bool = False, smoke: bo
     """
     if not hosts:
         raise UsageError("No machine to send to is named.", hint="For example: ./inv send root@dom0.example")
-    remotes = [Remote(host, cargo.folder) for host in dict.fromkeys(hosts)]
+    # Not below the store: a socket's address may have 107 bytes only, and ssh adds some of its own.
+    with tempfile.TemporaryDirectory(prefix="ssh-") as sockets:
+        names = list(dict.fromkeys(hosts))
+        remotes = [Remote(host, cargo.folder, Path(sockets) / f"{n}") for n, host in enumerate(names)]
+        deliveries = _deliver_all(cargo, remotes, install=install, smoke=smoke)
+    width = max(len(delivery.host) for delivery in deliveries)
+    table = "\n".join(f"  {d.host:<{width}}  {d}" for d in deliveries)
+    if failed := [d.host for d in deliveries if d.error]:
+        raise SendError(f"Sending failed for {', '.join(failed)}.", hint=f"\n{table}")
+    return table
+
+
+def _deliver_all(cargo: Cargo, remotes: Sequence[Remote], *, install: bool, smoke: bool) -> list[Delivery]:
     deliveries = [Delivery(remote.host) for remote in remotes]
     # Daemons: Ctrl-C ends this process at once, and with it what its threads have started.
     threads = [
@@ -134,11 +148,7 @@ def send(cargo: Cargo, hosts: Sequence[str], *, install: bool = False, smoke: bo
         thread.start()
     for thread in threads:
         thread.join()
-    width = max(len(remote.host) for remote in remotes)
-    table = "\n".join(f"  {d.host:<{width}}  {d}" for d in deliveries)
-    if failed := [d.host for d in deliveries if d.error]:
-        raise SendError(f"Sending failed for {', '.join(failed)}.", hint=f"\n{table}")
-    return table
+    return deliveries
 
 
 def _deliver(cargo: Cargo, remote: Remote, delivery: Delivery, row: int, install: bool, smoke: bool) -> None:
@@ -159,6 +169,9 @@ def _deliver(cargo: Cargo, remote: Remote, delivery: Delivery, row: int, install
         delivery.error = " ".join(f"{e.message} {e.hint or ''}".split())[:600]
     except Exception as e:
         delivery.error = f"{type(e).__name__}: {e}"
+    finally:
+        with contextlib.suppress(PipelineError):
+            remote.close()
 
 
 def _on_target(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -127,6 +128,19 @@ def test_old_versions_stay_for_a_time_and_the_last_ones_for_good(place: Place, t
     generations = {path.name for path in (place.folder / "generations").iterdir()}
     assert "6" in generations
     assert "1" not in generations
+
+
+def test_the_time_counts_from_when_a_package_went_out_of_use(place: Place, tmp_path: Path) -> None:
+    policy = Policy(keep=1, grace=timedelta(seconds=2))
+    put(place, tmp_path / "1", "1-1", policy)
+    time.sleep(2.2)
+    put(place, tmp_path / "2", "2-1", policy)
+    assert "small-1-1-any.pkg.tar.xz" in there(place)
+    assert (place.folder / "generations" / "1").is_dir()
+    time.sleep(3.2)  # the record has whole seconds
+    put(place, tmp_path / "3", "3-1", policy)
+    assert "small-1-1-any.pkg.tar.xz" not in there(place)
+    assert not (place.folder / "generations" / "1").exists()
 
 
 def test_a_later_database_is_newer_by_a_second_at_least(place: Place, tmp_path: Path) -> None:

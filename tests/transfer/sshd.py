@@ -100,6 +100,8 @@ class Target:
 
     def stop(self) -> None:
         if self.process is not None:
+            # Sessions outlive it where the link to them is gone.
+            subprocess.run(["pkill", "-KILL", "-P", str(self.process.pid)], check=False)
             self.process.terminate()
             self.process.wait()
 

@@ -180,15 +180,52 @@ def smoke(context: Context, target: list[str], expect: str = "", without: str = 
     _print(f"smoke: {steps.smoke(packages, results).summary}")
 
 
-@task(positional=[], help=dict(_RELEASE_HELP))
-def release(context: Context, release: str = "", without: str = "", image: str = "") -> None:
-    """Fetch, build, check and boot a release, then sum it up.
+@task(
+    positional=[],
+    help={
+        "target": "A release, whose newest build is meant, or a package file beside its build.json.",
+        "vary": "What the second build does differently, parted by commas; without it, all that is possible.",
+    },
+)
+def reproduce(context: Context, target: str = "", vary: str = "") -> None:
+    """Build again what a finished build was made from, under other circumstances, and compare the bytes.
+
+    Variations: clock, time-zone, locale, umask, user, host-name, jobs, order, home, checkout, engine.
+    Example: ./inv reproduce 4.17 --vary clock,jobs
+    """
+    from pipeline import build as builds
+    from pipeline.reproduce.variations import Variation
+    from pipeline.settings import words
+
+    if ".pkg.tar" in target:
+        build = builds.holding(Path(target).expanduser())
+        steps = _steps(context, build.record.release)
+    else:
+        steps = _steps(context, target)
+        build = steps.newest()
+    if vary:
+        _print(f"reproduce: {steps.reproduce_by(build, Variation.parse(words(vary)))}")
+    else:
+        _print(f"reproduce: {steps.reproduce(build).summary}")
+
+
+@task(
+    positional=[],
+    help={
+        **_RELEASE_HELP,
+        "reproduce": "Also build it a second time; --no-reproduce leaves that out.",
+    },
+)
+def release(
+    context: Context, release: str = "", without: str = "", image: str = "", reproduce: bool = True
+) -> None:
+    """Fetch, build, check, build again and boot a release, then sum it up.
 
     Example: ./inv release 4.2 --without stubdom,qemu-traditional
     """
     from pipeline import summary
 
-    built, rows = _steps(context, release, without, image).run_all()
+    built, rows = _steps(context, release, without, image).run_all(reproduce=reproduce)
     _print(summary.render(built, rows))
 
 
@@ -456,6 +493,7 @@ namespace = Collection(
     receive,
     recipe,
     release,
+    reproduce,
     send,
     serve,
     setup,

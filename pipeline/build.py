@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import msgspec
 from tqdm import tqdm
 
 from pipeline import evidence, files, log, recipe, records, version
-from pipeline.engine.job import Engine, Job, Limits
+from pipeline.engine.job import Circumstances, Engine, Job
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.image.assembly import Image
 from pipeline.release import RELEASES, BranchLock, Release
@@ -60,6 +60,11 @@ class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     finished: datetime
     packages: tuple[BuiltPackage, ...]
     without: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.finished - self.started).total_seconds()
 
 
 class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,6 +160,7 @@ class Builder:
 
     ``sources`` fetches the release's sources and returns where they lie; it is called only when
     something must be compiled. ``anew`` compiles whatever the store has, and leaves no note of it there.
+    ``circumstances`` are those that the jobs run in.
     """
 
     store: Store
@@ -163,6 +169,7 @@ class Builder:
     sources: Callable[[], dict[Source | GitSource, Path]]
     jobs: int
     anew: bool = False
+    circumstances: Circumstances = field(default_factory=Circumstances)
 
     def build(self, plan: Plan) -> Build:
         """Return the packages of a plan, building what is not in place yet."""
@@ -286,12 +293,15 @@ class Builder:
         inputs |= {f"sources/{source.name}": sources[source] for source in plan.release.sources}
         inputs |= {f"sources/{source.file_name}": sources[source] for source in plan.release.git}
         environment = {**plan.environment, "MAKEFLAGS": f"-j{self.jobs}"}
-        job = Job(("/bin/bash", "compile.sh"), inputs, environment=environment, limits=Limits())
+        job = self._job("compile.sh", inputs, environment)
         output = temporary / "output"
         output.mkdir()
         with _logged(log_path) as on_line:
             engine.run(job, plan.image, output, on_line)
         return output / "staging.tar"
+
+    def _job(self, script: str, inputs: dict[str, Path], environment: dict[str, str]) -> Job:
+        return Job(("/bin/bash", script), inputs, environment=environment, circumstances=self.circumstances)
 
     def _package(self, plan: Plan, engine: Engine, staging: Path, output: Path, log_path: Path) -> None:
         with scratch(self.store.root / "scratch", "recipe") as folder:
@@ -304,7 +314,7 @@ class Builder:
             }
             inputs |= {f"support/{name}": folder / name for name in plan.recipe.support}
             environment = {**plan.environment, "PACKAGER": plan.packager, "PKGDEST": "/build/output"}
-            job = Job(("/bin/bash", "package.sh"), inputs, environment=environment)
+            job = replace(self._job("package.sh", inputs, environment), counts_links=True)
             with _logged(log_path) as on_line:
                 engine.run(job, plan.packaging, output, on_line)
 
@@ -366,6 +376,18 @@ def read(folder: Path) -> Build:
         return Build(folder, records.decode(path.read_bytes(), BuildRecord))
     except (OSError, records.RecordError) as e:
         raise IntegrityError(f"{path} is damaged: {e}.", hint=f"Remove {folder} and build again.") from e
+
+
+def holding(package: Path) -> Build:
+    """Return the build in whose folder a package file lies; raises UsageError where that is none."""
+    folder = package.resolve().parent
+    if not (folder / "build.json").is_file():
+        raise UsageError(f"There is no record of a build beside {package}: {folder / 'build.json'}.")
+    found = read(folder)
+    if package.name not in found.hashes:
+        raise UsageError(f"{package.name} is no package of the build in {folder}.")
+    found.verify()
+    return found
 
 
 def every(folder: Path) -> list[Build]:

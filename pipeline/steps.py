@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,6 +32,9 @@ from pipeline.image.definition import read_definition
 from pipeline.release import BranchLock, Release
 from pipeline.settings import Settings
 from pipeline.source import GitSource, Source
+
+if TYPE_CHECKING:
+    from pipeline.reproduce.variations import Variation
 
 
 class CheckFailedError(FailureError):
@@ -224,6 +228,37 @@ class Steps:
             return Outcome(False, failed, tools)
         return Outcome(True, f"{len(result.checks)} checks passed under {result.accelerator.kind}", tools)
 
+    def reproduce(self, build: Build) -> Evidence:
+        """Build again what a build was made from, with every variation, and compare the bytes.
+
+        Where they differ, both and the reports go to ``reproduce`` in the build's folder.
+        """
+        from pipeline.reproduce.variations import Variation
+
+        key = _key(build.packages, build.record.build_id, Path(__file__).parent / "reproduce")
+        work = lambda: self._reproduce(build, tuple(Variation))  # noqa: E731
+        return self._once(Kind.REPRODUCE, build.packages, build.folder, key, work)
+
+    def reproduce_by(self, build: Build, variations: Sequence[Variation]) -> str:
+        """Build again with some variations only, which is no evidence; returns how it ended.
+
+        Raises CheckFailedError where bytes differ.
+        """
+        outcome = self._reproduce(build, variations)
+        if not outcome.passed:
+            raise CheckFailedError(f"Reproduce failed: {outcome.summary}.")
+        return outcome.summary
+
+    def _reproduce(self, build: Build, variations: Sequence[Variation]) -> Outcome:
+        from pipeline.reproduce.run import reproduce
+
+        results = build.folder / "reproduce"
+        found = reproduce(self.like(build), build, variations, results)
+        if not found.passed:
+            log.info(f"Both builds' packages and the reports: {results}")
+        log.info(f"built in {log.duration(build.record.seconds)}, again in {log.duration(found.seconds)}")
+        return Outcome(found.passed, str(found), {"image": build.record.image_id, "engine": found.engine})
+
     def seal(self, build: Build) -> Path:
         """Write the table of a build's files, and sign it and the packages where the settings name a key."""
         build.verify()
@@ -253,8 +288,8 @@ class Steps:
             raise CheckFailedError(f"{kind.capitalize()} failed: {found.summary}.")
         return found
 
-    def run_all(self) -> tuple[Build, list[Row]]:
-        """Everything in order; returns the build and a row a step."""
+    def run_all(self, *, reproduce: bool = True) -> tuple[Build, list[Row]]:
+        """Everything in order, or without the rebuild; returns the build and a row a step."""
         rows: list[Row] = []
 
         def timed(step: str, work: Callable[[], object]) -> object:
@@ -269,6 +304,8 @@ class Steps:
         built = timed("build", self.build)
         assert isinstance(built, Build)
         timed("check", lambda: self.check(built.packages, built.folder))
+        if reproduce:
+            timed("reproduce", lambda: self.reproduce(built))
         timed("smoke", lambda: self.smoke(built.packages, built.folder))
         timed("seal", lambda: self.seal(built))
         return built, rows

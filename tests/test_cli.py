@@ -117,6 +117,7 @@ COMMAND_NAMES = (
     "receive",
     "recipe",
     "release",
+    "reproduce",
     "send",
     "serve",
     "setup",

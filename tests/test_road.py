@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +10,7 @@ import junitparser
 import pytest
 
 from pipeline import files
-from pipeline.image.assembly import read_lock
-from tests import checkouts
-from tests.checkouts import Checkout, private_store
+from tests.checkouts import Checkout
 from tests.released import RELEASE, Released
 
 pytestmark = pytest.mark.integration
@@ -83,22 +80,3 @@ def test_pacman_installs_both_and_finds_nothing_amiss(released: Released, tmp_pa
     assert verify.stdout.count(" 0 altered files") == len(released.packages)
     (root / "usr/bin/xl").write_bytes(b"")
     assert subprocess.run([*pacman, "-Qkk"], check=False, capture_output=True).returncode != 0
-
-
-def test_docker_and_another_checkout_give_the_same_bytes(
-    released: Released, tmp_path: Path, docker_env: dict[str, str]
-) -> None:
-    """Or nobody could find out from the packages alone that they are what the sources say."""
-    record = json.loads((released.folder / "build.json").read_text())
-    rootfs = read_lock(record["image"]).rootfs_sha256
-    other = private_store(tmp_path / "store", released.checkout.store, rootfs)
-    root = checkouts.copy(tmp_path / "ein anderer Ort")
-    checkout = Checkout(root, other, docker_env)
-    checkout.run("build", RELEASE, timeout=1800).fine()
-    folder = (root / "artifacts" / RELEASE / "latest").resolve()
-    second = json.loads((folder / "build.json").read_text())
-    assert (record["engine"], second["engine"]) == ("bubblewrap", "docker")
-    assert second["packages"] == record["packages"]
-    assert [files.sha256(folder / p["file"]) for p in second["packages"]] == [
-        p["sha256"] for p in record["packages"]
-    ]

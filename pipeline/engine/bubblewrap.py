@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from pipeline.engine.job import HOSTNAME, UID, WORKSPACE, Job, JobFailedError, Limits, OutputError
+from pipeline.engine.job import WORKSPACE, Circumstances, Job, JobFailedError, Limits, OutputError
+from pipeline.files import write_text
 from pipeline.image.assembly import Image
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
+
+# mount.fuse3(8): nobody else changes the files, so the kernel may remember what it knows of them.
+_CACHED = "kernel_cache,entry_timeout=3600,negative_timeout=0,attr_timeout={}"
+_OPEN = Path("/var/tmp/xen-aur-pipeline")  # noqa: S108  # its folders have names that nobody can foresee
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,17 @@ class Bubblewrap:
 
     scratch: Path
     name: ClassVar[str] = "bubblewrap"
+    adaptable: ClassVar[bool] = True
 
     def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job; see Engine.run."""
         image.verify()
-        with self._workspace(job) as workspace:
-            argv = [*_limits(job.limits), *_sandbox(image.root, workspace, job), *job.command]
+        with self._workspace(job) as workspace, self._seen(workspace, job) as seen:
+            argv = [
+                *_limits(job.limits),
+                *_sandbox(image.root, seen, self._passwd(image, job), job),
+                *job.argv,
+            ]
             result = run(
                 argv,
                 env={"PATH": os.environ["PATH"]},
@@ -48,17 +58,51 @@ class Bubblewrap:
 
     @contextmanager
     def _workspace(self, job: Job) -> Iterator[Path]:
-        with scratch(self.scratch, "job") as folder:
+        # disorderfs reaches the files as the job's user, to whom the way to them must be open.
+        parent = _OPEN if job.circumstances.reversed_folders else self.scratch
+        with scratch(parent, "job") as folder:
             workspace = folder / "workspace"
             (workspace / job.output).mkdir(parents=True)
-            for name, source in job.inputs.items():
+            for name, source in job.all_inputs.items():
                 target = workspace / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
+            uid = job.circumstances.uid
             if os.geteuid() == 0:
                 for path in (workspace, *workspace.rglob("*")):
-                    os.chown(path, UID, UID, follow_symlinks=False)
+                    os.chown(path, uid, uid, follow_symlinks=False)
             yield workspace
+
+    @contextmanager
+    def _seen(self, workspace: Path, job: Job) -> Iterator[Path]:
+        """Give the workspace as the job is to see it."""
+        if not job.circumstances.reversed_folders:
+            yield workspace
+            return
+        mirror = workspace.with_name("seen")
+        mirror.mkdir()
+        # Only root may let another user, the job's, look into its mount.
+        others = "yes" if os.geteuid() == 0 else "no"
+        # It does not know that two names are one file, and so remembers too low a number of hard links.
+        cached = _CACHED.format(0 if job.counts_links else 3600)
+        options = (f"--multi-user={others}", "--reverse-dirents=yes", "--sort-dirents=yes", "-o", cached)
+        run(["disorderfs", *options, workspace, mirror])
+        try:
+            yield mirror
+        finally:
+            run(["fusermount", "-u", "-z", mirror])
+
+    def _passwd(self, image: Image, job: Job) -> Path | None:
+        """A table of users that knows the job's, where that is not the image's builder."""
+        who = job.circumstances
+        if (who.user, who.uid) == (Circumstances.user, Circumstances.uid):
+            return None
+        path = self.scratch / f"passwd-{who.user}-{who.uid}"
+        lines = (image.root / "etc/passwd").read_text().splitlines()
+        others = [line for line in lines if not line.startswith("builder:")]
+        line = f"{who.user}:x:{who.uid}:{who.uid}::{WORKSPACE}:/usr/sbin/nologin"
+        write_text(path, "\n".join([*others, line]) + "\n")
+        return path
 
 
 def _take(workspace: Path, job: Job, output: Path) -> None:
@@ -95,13 +139,13 @@ def _limits(limits: Limits) -> list[str]:
     ]
 
 
-def _sandbox(root: Path, workspace: Path, job: Job) -> list[str]:
+def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job) -> list[str]:
     # fmt: off
     argv = [
         "bwrap",
         "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
         "--die-with-parent", "--new-session",
-        "--hostname", HOSTNAME,
+        "--hostname", job.circumstances.hostname,
         "--ro-bind", os.fspath(root), "/",
         "--proc", "/proc",
         "--dev", "/dev",
@@ -113,15 +157,17 @@ def _sandbox(root: Path, workspace: Path, job: Job) -> list[str]:
         "--clearenv",
     ]
     # fmt: on
+    if passwd is not None:
+        argv += ["--ro-bind", os.fspath(passwd), "/etc/passwd"]
     for key, value in job.full_environment().items():
         argv += ["--setenv", key, value]
-    return [*argv, *_privileges(), "--"]
+    return [*argv, *_privileges(str(job.circumstances.uid)), "--"]
 
 
-def _privileges() -> list[str]:
+def _privileges(uid: str) -> list[str]:
     """Become the unprivileged user, without any capability."""
     if os.geteuid() != 0:
-        return ["--unshare-user", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL"]
+        return ["--unshare-user", "--uid", uid, "--gid", uid, "--cap-drop", "ALL"]
     # Started by root, a user namespace would map the builder to root on the host. A real uid is safer,
     # and RLIMIT_NPROC holds only for those. setpriv (util-linux) gives the two capabilities up again.
     return [
@@ -136,6 +182,6 @@ def _privileges() -> list[str]:
             "CAP_SETPCAP",
         ),
         "--",
-        *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
+        *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"),
         *("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"),
     ]

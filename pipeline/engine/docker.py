@@ -21,9 +21,8 @@ import requests
 
 from pipeline import log
 from pipeline.engine.job import (
-    HOSTNAME,
-    UID,
     WORKSPACE,
+    Circumstances,
     EngineError,
     Job,
     JobFailedError,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
 _LABEL = "xen-aur-pipeline"
 _OWNER = "xen-aur-pipeline.owner"
+_UID = Circumstances.uid
 _TIMEOUT = 600
 """Seconds that one call may take: loading an image and moving a workspace are single calls."""
 
@@ -75,6 +75,7 @@ class Docker:
     """Runs jobs as containers of a docker engine."""
 
     name: ClassVar[str] = "docker"
+    adaptable: ClassVar[bool] = False
 
     def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job; see Engine.run."""
@@ -170,10 +171,10 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
         limits = job.limits
         container = client.containers.create(
             image.id,
-            list(job.command),
+            job.argv,
             environment=job.full_environment(),
-            hostname=HOSTNAME,
-            user=f"{UID}:{UID}",
+            hostname=job.circumstances.hostname,
+            user=f"{_UID}:{_UID}",
             working_dir=WORKSPACE,
             network_mode="none",
             read_only=True,
@@ -186,7 +187,7 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
                 docker.types.Ulimit(name="nofile", soft=limits.files, hard=limits.files),
                 docker.types.Ulimit(name="core", soft=0, hard=0),
             ],
-            tmpfs={"/tmp": "exec,mode=1777", "/run": f"uid={UID},gid={UID}"},  # noqa: S108 - the container's own
+            tmpfs={"/tmp": "exec,mode=1777", "/run": f"uid={_UID},gid={_UID}"},  # noqa: S108 - the container's own
             volumes={volume.name: {"bind": WORKSPACE, "mode": "rw"}},
             init=True,
             labels=labels,
@@ -203,10 +204,12 @@ def _put(container: Container, job: Job) -> None:
     """Fill the workspace: a tar whose members belong to the builder."""
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as tar:
-            folders = {"."} | {str(p) for name in (*job.inputs, f"{job.output}/x") for p in _parents(name)}
+            folders = {"."} | {
+                str(p) for name in (*job.all_inputs, f"{job.output}/x") for p in _parents(name)
+            }
             for folder in sorted(folders):
                 tar.addfile(_member(folder, tarfile.DIRTYPE, 0o755))
-            for name, path in job.inputs.items():
+            for name, path in job.all_inputs.items():
                 info = _member(name, tarfile.REGTYPE, path.stat().st_mode & 0o777)
                 info.size = path.stat().st_size
                 with path.open("rb") as source:
@@ -223,7 +226,7 @@ def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type = kind
     info.mode = mode
-    info.uid = info.gid = UID
+    info.uid = info.gid = _UID
     return info
 
 

@@ -13,11 +13,6 @@ from pipeline.image.assembly import Image
 WORKSPACE = "/build"
 """The folder that a job finds its inputs in, writes to, and starts in: the same under every engine."""
 
-UID = 1000
-"""The unprivileged user (and group) that a job runs as."""
-
-HOSTNAME = "xen-build"
-
 
 class JobFailedError(FailureError):
     """The command ended with a status other than 0."""
@@ -50,11 +45,31 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Circumstances:
+    """What surrounds a job and must not reach its bytes; these are the usual ones.
+
+    ``user`` and ``uid`` are those that it runs as, and ``reversed_folders`` lists folders in another order
+    than the file system's: both need an `Engine.adaptable` engine. ``environment`` and ``inputs`` are
+    added to the job's own.
+    """
+
+    hostname: str = "xen-build"
+    user: str = "builder"
+    uid: int = 1000
+    umask: int = 0o022
+    reversed_folders: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    preload: str = ""
+
+
+@dataclass(frozen=True)
 class Job:
     """One command in an image.
 
     ``inputs`` maps names in the workspace (with ``/`` for sub-folders) to files on this host; the job
     gets copies of its own. ``output`` names the workspace's folder whose content is wanted back.
+    ``counts_links``: its output depends on how many names a file has, as the sizes that du(1) sums up do.
     """
 
     command: tuple[str, ...]
@@ -62,6 +77,8 @@ class Job:
     output: str = "output"
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
+    circumstances: Circumstances = field(default_factory=Circumstances)
+    counts_links: bool = False
 
     # The whole environment of every job, so that nothing of the caller's reaches the bytes.
     BASE_ENVIRONMENT: ClassVar[Mapping[str, str]] = {
@@ -78,13 +95,32 @@ class Job:
 
     def full_environment(self) -> dict[str, str]:
         """The environment that the command sees."""
-        return {**self.BASE_ENVIRONMENT, **self.environment}
+        user = {"USER": self.circumstances.user}
+        return {**self.BASE_ENVIRONMENT, **user, **self.environment, **self.circumstances.environment}
+
+    @property
+    def all_inputs(self) -> dict[str, Path]:
+        """The job's inputs, and those of its circumstances."""
+        return {**self.inputs, **self.circumstances.inputs}
+
+    @property
+    def argv(self) -> list[str]:
+        """The command, started with the umask and the library that are asked for."""
+        umask, preload = self.circumstances.umask, self.circumstances.preload
+        if umask == Circumstances.umask and not preload:  # which engines give by themselves
+            return list(self.command)
+        # Not by the environment of the engine's own programs, which are not yet the job's user.
+        script = f'umask {umask:o} && export LD_PRELOAD="$0" && exec "$@"'
+        return ["/bin/sh", "-c", script, preload, *self.command]
 
 
 class Engine(Protocol):
     """Runs jobs. However a run ends, nothing of it stays behind: no process, no container, no file."""
 
     name: ClassVar[str]
+
+    adaptable: ClassVar[bool]
+    """Whether it can run a job as another user, and with folders in another order."""
 
     def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job to its end and put what it left in its output folder into ``output``.

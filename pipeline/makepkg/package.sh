@@ -5,6 +5,8 @@
 # leaves the packages and .SRCINFO in output/.
 set -Eeuo pipefail
 umask 022
+# makepkg lists a package's files by LC_COLLATE=C, which a caller's LC_ALL would overrule.
+unset LC_ALL
 
 mkdir src
 tar --extract --file staging.tar --directory src --preserve-permissions

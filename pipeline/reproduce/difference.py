@@ -1,0 +1,133 @@
+"""Where two builds of a package differ: member by member, and inside of what is compressed or packed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import libarchive
+from libarchive.exception import ArchiveError
+
+from pipeline import package
+from pipeline.package import Member
+
+_MAX = 256 << 20
+_DEPTH = 4
+_DERIVED = {".MTREE", ".BUILDINFO", ".PKGINFO"}
+_AR = b"!<arch>\n"
+_CPIO = (b"070701", b"070702", b"070707")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two things that differ: a package's member, or None, and its content as far as it is known."""
+
+    member: Member | None
+    content: bytes | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two members of the same path that are not the same.
+
+    ``path`` is the one in the package; what lies inside of a compressed or packed file follows after ``//``.
+    """
+
+    package: str
+    path: str
+    first: Side
+    second: Side
+
+
+def compare(first: Path, second: Path) -> Iterator[Difference]:
+    """Compare two package files, and look as far into them as their differences go; raises PackageError."""
+    one, two = package.read(first).members, package.read(second).members
+    paths = [path for path in one.keys() | two.keys() if one.get(path) != two.get(path)]
+    # These follow from everything else: what they would say has a difference of its own.
+    shown = sorted(path for path in paths if path not in _DERIVED) or sorted(paths)
+    if not shown or (set(shown) <= _DERIVED and list(one) != list(two)):
+        yield _whole(first, second, list(one), list(two))
+        return
+    for path in shown:
+        yield from _inside(first.name, path, _side(one.get(path)), _side(two.get(path)), _DEPTH)
+
+
+def _whole(first: Path, second: Path, one: list[str], two: list[str]) -> Difference:
+    """The packages' members are the same: what is left is their order, or how they are packed."""
+    sides = [Side(None, unpacked(path.read_bytes())) for path in (first, second)]
+    if one == two and sides[0].content != sides[1].content:
+        return Difference(first.name, "(its archive)", *sides)
+    return Difference(first.name, "(its archive)" if one != two else "(its compression)", *sides)
+
+
+def _side(member: Member | None) -> Side:
+    return Side(member, member.content if member else None)
+
+
+def _inside(name: str, path: str, one: Side, two: Side, depth: int) -> Iterator[Difference]:
+    """Look into what is compressed, as the difference is mostly not that of the compressor."""
+    if depth and one.content and two.content and one.content != two.content:
+        left, right = unpacked(one.content), unpacked(two.content)
+        if left is not None and right is not None and left != right:
+            yield from _inside(name, f"{path}//", Side(one.member, left), Side(two.member, right), depth - 1)
+            return
+        members = _members(one.content), _members(two.content)
+        if members[0] and members[1] and dict(members[0]) != dict(members[1]):
+            yield from _packed(name, path, (one, dict(members[0])), (two, dict(members[1])), depth)
+            return
+    yield Difference(name, path, one, two)
+
+
+def _packed(
+    name: str,
+    path: str,
+    one: tuple[Side, dict[str, bytes]],
+    two: tuple[Side, dict[str, bytes]],
+    depth: int,
+) -> Iterator[Difference]:
+    for inner in sorted(one[1].keys() | two[1].keys()):
+        left, right = one[1].get(inner), two[1].get(inner)
+        if left != right:
+            sides = Side(one[0].member, left), Side(two[0].member, right)
+            yield from _inside(name, f"{path}//{inner}", *sides, depth - 1)
+
+
+def unpacked(data: bytes) -> bytes | None:
+    """What a compressed file holds, within bounds; None where it is not one."""
+    openers: dict[bytes, Callable[[io.BytesIO], io.BufferedIOBase]] = {
+        b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+        b"\xfd7zXZ\0": lzma.LZMAFile,
+        b"BZh": bz2.BZ2File,
+    }
+    for magic, opener in openers.items():
+        if data.startswith(magic):
+            try:
+                with opener(io.BytesIO(data)) as file:
+                    content = file.read(_MAX + 1)
+            except (OSError, EOFError, zlib.error, lzma.LZMAError):
+                return None
+            return content if len(content) <= _MAX else None
+    return None
+
+
+def _members(data: bytes) -> list[tuple[str, bytes]]:
+    """The members of an ar, cpio or tar archive, in order; none where it is not one."""
+    is_tar = data[257:262] == b"ustar"
+    if not (is_tar or data.startswith((_AR, *_CPIO))):
+        return []
+    try:
+        with libarchive.memory_reader(data) as archive:
+            return [(entry.pathname, b"".join(entry.get_blocks())) for entry in archive]
+    except (ArchiveError, UnicodeError, TypeError):
+        return []
+
+
+def member_names(data: bytes) -> list[str]:
+    """The names of an archive's members, in their order; none where it is not an archive."""
+    return [name for name, _ in _members(data)]

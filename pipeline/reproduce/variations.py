@@ -1,0 +1,209 @@
+"""What the second build does differently, and how: each of it alone must not reach the packages' bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+from debian.debfile import DebFile
+
+from pipeline import fetch
+from pipeline.definition import read_toml
+from pipeline.engine.job import WORKSPACE, Circumstances
+from pipeline.errors import CommandError, UsageError
+from pipeline.image.assembly import Image
+from pipeline.image.definition import read_definition
+from pipeline.mirrors import Mirrors
+from pipeline.run import run
+from pipeline.source import Source
+from pipeline.store import Store
+
+_DAYS = 400
+_OWN = ".circumstances"
+"""The workspace's folder for what the second build is given besides its inputs."""
+
+
+class Variation(StrEnum):
+    """One circumstance; the value is its name on the command line."""
+
+    CLOCK = "clock"
+    TIME_ZONE = "time-zone"
+    LOCALE = "locale"
+    UMASK = "umask"
+    USER = "user"
+    HOST_NAME = "host-name"
+    JOBS = "jobs"
+    ORDER = "order"
+    HOME = "home"
+    CHECKOUT = "checkout"
+    ENGINE = "engine"
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> tuple[Variation, ...]:
+        """Read names; raises UsageError for one that there is not."""
+        try:
+            return tuple(cls(word) for word in words)
+        except ValueError as e:
+            raise UsageError(f"{e}.", hint=f"Variations: {', '.join(cls)}.") from e
+
+
+class _Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``tools.toml``: libfaketime for each Debian suite, as its libc must be able to load it."""
+
+    faketime: dict[str, Source]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Variations put into effect: the circumstances of jobs, how many processes, and what could not be.
+
+    ``missing`` says of each variation that was not applied why.
+    """
+
+    circumstances: Circumstances
+    jobs: int
+    done: tuple[Variation, ...] = ()
+    missing: tuple[tuple[Variation, str], ...] = ()
+
+    def __str__(self) -> str:
+        said = f"varied: {', '.join(self.done) or 'nothing'}"
+        if self.missing:
+            said += "; not varied: " + ", ".join(f"{name} ({why})" for name, why in self.missing)
+        return said
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What applying variations needs: the engine's ability, the images, and where to get and put things."""
+
+    adaptable: bool
+    images: tuple[Image, ...]
+    store: Store
+    mirrors: Mirrors
+    folder: Path
+
+
+_Result = Circumstances | str
+"""New circumstances, or why they could not be."""
+
+
+def apply(wanted: Iterable[Variation], jobs: int, around: Surroundings) -> Applied:
+    """Put variations into effect; raises what fetching libfaketime raises."""
+    applied = Applied(Circumstances(), jobs)
+    for variation in wanted:
+        if variation is Variation.JOBS:
+            # More, not fewer: half the processes would take twice the time.
+            applied = replace(applied, jobs=jobs + 1, done=(*applied.done, variation))
+        elif variation not in _JOB:
+            applied = replace(applied, done=(*applied.done, variation))
+        else:
+            result = _JOB[variation](applied.circumstances, around)
+            if isinstance(result, str):
+                applied = replace(applied, missing=(*applied.missing, (variation, result)))
+            else:
+                applied = replace(applied, circumstances=result, done=(*applied.done, variation))
+    return applied
+
+
+def _with(
+    circumstances: Circumstances, environment: dict[str, str], inputs: dict[str, Path] | None = None
+) -> Circumstances:
+    return replace(
+        circumstances,
+        environment={**circumstances.environment, **environment},
+        inputs={**circumstances.inputs, **(inputs or {})},
+    )
+
+
+def _time_zone(circumstances: Circumstances, _: Surroundings) -> _Result:
+    # In POSIX notation, as an image need not have a table of zones: 13 h 45 min east, the other day mostly.
+    return _with(circumstances, {"TZ": "XYZ-13:45"})
+
+
+def _home(circumstances: Circumstances, _: Surroundings) -> _Result:
+    return _with(circumstances, {"HOME": "/tmp/elsewhere"})  # noqa: S108  # the job's own
+
+
+def _umask(circumstances: Circumstances, _: Surroundings) -> _Result:
+    return replace(circumstances, umask=0o077)
+
+
+def _host_name(circumstances: Circumstances, _: Surroundings) -> _Result:
+    return replace(circumstances, hostname="another-host")
+
+
+def _user(circumstances: Circumstances, around: Surroundings) -> _Result:
+    if not around.adaptable:
+        return "docker runs jobs as the image's user"
+    return replace(circumstances, user="somebody", uid=12345)
+
+
+def _order(circumstances: Circumstances, around: Surroundings) -> _Result:
+    if not around.adaptable:
+        return "docker's file systems are its own"
+    if shutil.which("disorderfs") is None:
+        return "disorderfs is not installed"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "this host has no FUSE"
+    return replace(circumstances, reversed_folders=True)
+
+
+def _locale(circumstances: Circumstances, around: Surroundings) -> _Result:
+    """German: it sorts capitals among the small letters, and writes a comma for a point."""
+    folder = around.folder / "locale"
+    folder.mkdir()
+    try:
+        run(
+            ["localedef", "--no-archive", "-i", "de_DE", "-f", "UTF-8", f"./{folder.name}/de_DE.UTF-8"],
+            cwd=folder.parent,
+        )
+    except CommandError:
+        return "the locales package is not installed"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    inputs = {f"{_OWN}/locale/{path.relative_to(folder)}": path for path in files}
+    names = dict.fromkeys(("LANG", "LC_ALL"), "de_DE.UTF-8")
+    return _with(circumstances, {**names, "LOCPATH": f"{WORKSPACE}/{_OWN}/locale"}, inputs)
+
+
+def _clock(circumstances: Circumstances, around: Surroundings) -> _Result:
+    """Days ahead, by libfaketime: programs that are linked to no libc keep the host's clock."""
+    known = read_toml(Path(__file__).with_name("tools.toml"), _Tools).faketime
+    suites = {read_definition(image.name).suite for image in around.images}
+    unknown = suites - known.keys()
+    if unknown:
+        return f"no libfaketime is known for {', '.join(sorted(unknown))}"
+    # The oldest libc's runs with the newer ones as well.
+    source = known[min(suites)] if "bullseye" in suites else known[sorted(suites)[0]]
+    deb = fetch.fetch([source], around.store, around.mirrors, jobs=1)[source.sha256]
+    library = around.folder / "libfaketimeMT.so.1"
+    with DebFile(str(deb)) as package:
+        content = package.data.get_content(f"usr/lib/x86_64-linux-gnu/faketime/{library.name}")
+    if content is None:
+        return f"{source.name} lacks {library.name}"
+    library.write_bytes(content)
+    environment = {
+        "FAKETIME": f"+{_DAYS}d",
+        # Timers and time limits of the build go by this clock, which no file ever shows.
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # Or every time of a file would be moved as well, those that a build has set among them.
+        "NO_FAKE_STAT": "1",
+    }
+    moved = _with(circumstances, environment, {f"{_OWN}/{library.name}": library})
+    return replace(moved, preload=f"{WORKSPACE}/{_OWN}/{library.name}")
+
+
+_JOB: dict[Variation, Callable[[Circumstances, Surroundings], _Result]] = {
+    Variation.CLOCK: _clock,
+    Variation.TIME_ZONE: _time_zone,
+    Variation.LOCALE: _locale,
+    Variation.UMASK: _umask,
+    Variation.USER: _user,
+    Variation.HOST_NAME: _host_name,
+    Variation.ORDER: _order,
+    Variation.HOME: _home,
+}

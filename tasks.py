@@ -152,6 +152,9 @@ def _packages(
     names = [word for word in target if ".pkg.tar" not in word]
     if len(names) + bool(files) > 1:
         raise UsageError("Name one release, or package files.", hint="--expect names the release of files.")
+    for file in files:
+        if not file.exists():
+            raise UsageError(f"There is no file {file}.")
     if files:
         steps = _steps(context, expect, without, image)
         return steps, files, steps.settings.artifacts_folder / steps.release.name / "foreign"
@@ -168,6 +171,40 @@ def check(context: Context, target: list[str], expect: str = "", without: str = 
     """
     steps, packages, results = _packages(context, target, expect, without, image)
     _print(f"check: {steps.check(packages, results).summary}")
+
+
+@task(
+    positional=["before", "after"],
+    help={
+        "before": "A release, whose newest build is meant, a build's folder, or a package file.",
+        "after": "What it is compared with, of the same kinds.",
+    },
+)
+def diff(context: Context, before: str, after: str) -> None:
+    """Say what changed from one build to another: files, dependencies, settings, manual pages.
+
+    Example: ./inv diff 4.17 4.20
+    """
+    from pipeline.diff.compare import compare
+    from pipeline.diff.render import render
+    from pipeline.package import read
+
+    one, other = ([read(path) for path in _of_a_build(context, word)] for word in (before, after))
+    _print(render(compare(one, other)))
+
+
+def _of_a_build(context: Context, word: str) -> list[Path]:
+    """Return the packages that a word on the command line means."""
+    from pipeline.errors import UsageError
+
+    path = Path(word).expanduser()
+    if path.is_dir() and (found := sorted(path.glob("*.pkg.tar.*"))):
+        return [package for package in found if package.suffix != ".sig"]
+    if ".pkg.tar" in path.name:
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
+        return [path]
+    return _steps(context, word).newest().packages
 
 
 @task(positional=[], iterable=["target"], help=dict(_TARGET_HELP))
@@ -487,6 +524,7 @@ namespace = Collection(
     build,
     bundle,
     check,
+    diff,
     fetch,
     lint,
     publish,

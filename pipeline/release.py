@@ -34,7 +34,7 @@ SeriesName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of a release that a build can do without; ``[features.NAME]`` in a release file.
 
-    ``sources``, ``git`` and ``expected`` are added to the release's own where the feature is in;
+    ``sources``, ``git``, ``expected``, ``accepted`` are added to the release's own where the feature is in;
     ``tokens`` are words added to the release's lists then, and ``without`` those added where it is left
     out. ``needs`` names features without which this one cannot be.
     """
@@ -44,7 +44,16 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     tokens: dict[Token, tuple[str, ...]] = {}
     without: dict[Token, tuple[str, ...]] = {}
     expected: dict[str, tuple[InstalledPath, ...]] = {}
+    accepted: tuple[Accepted, ...] = ()
     needs: tuple[FeatureName, ...] = ()
+
+
+class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A finding of the check that a release lives with, and why; ``path`` is a pattern of fnmatch(3)."""
+
+    code: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z-]*$")]
+    path: str = ""
+    reason: Annotated[str, msgspec.Meta(min_length=10)]
 
 
 class BranchLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +82,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     since 1970. ``image`` names the image that it is built in. ``tokens`` fills PKGBUILD.in: a string
     as it is, a list as quoted words of a bash array. ``sources`` are files and ``git`` commits.
     ``expected`` lists, by package, the files without which it would not be what its users need.
+    ``accepted`` are the check's findings that are known and bearable.
     ``package`` is what stands for ``xen`` in the packages' names. ``branch`` is the branch of the first git
     source that nightly builds follow; ``lock`` is what it stands for then (see locked), never in a file.
     A file may begin with ``like = "NAME"``: it then says only what differs from that release's file.
@@ -91,6 +101,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     git: tuple[GitSource, ...] = ()
     tokens: dict[Token, Word] = {}
     expected: dict[str, tuple[InstalledPath, ...]] = {}
+    accepted: tuple[Accepted, ...] = ()
     package: PackageName = PACKAGE
     series: SeriesName | tuple[SeriesName, ...] = ()
     features: dict[FeatureName, Feature] = {}
@@ -178,6 +189,7 @@ def _compose(release: Release, without: Iterable[str]) -> Release:
             )
     sources, git = [*release.sources], [*release.git]
     tokens, expected = dict(release.tokens), dict(release.expected)
+    accepted = [*release.accepted]
     for name, feature in release.features.items():
         _check_needs(release, name, left_out)
         for token, words in (feature.without if name in left_out else feature.tokens).items():
@@ -186,6 +198,7 @@ def _compose(release: Release, without: Iterable[str]) -> Release:
             continue
         sources += feature.sources
         git += feature.git
+        accepted += feature.accepted
         for package, paths in feature.expected.items():
             expected[package] = (*expected.get(package, ()), *paths)
     if release.package != PACKAGE:
@@ -197,6 +210,7 @@ def _compose(release: Release, without: Iterable[str]) -> Release:
         git=tuple(git),
         tokens=tokens,
         expected=expected,
+        accepted=tuple(accepted),
         left_out=tuple(left_out),
     )
 

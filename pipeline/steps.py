@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pipeline import build as builds
-from pipeline import check as checks
 from pipeline import evidence, files, log, release, version
 from pipeline import recipe as recipes
 from pipeline import seal as seals
 from pipeline.build import Build, Builder, Plan
+from pipeline.check.checker import Checker
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine
 from pipeline.errors import FailureError, HostError, UsageError
@@ -177,20 +177,22 @@ class Steps:
 
         Raises CheckFailedError where one is an error; all of them are printed.
         """
-        key = _key(packages, self.release.expected, self.release.image, Path(checks.__file__))
+        code = Path(__file__).parent / "check"
+        key = _key(packages, [self.release.expected, self.release.accepted], self.release.image, code)
         return self._once(Kind.CHECK, packages, results, key, lambda: self._check(packages, results))
 
     def _check(self, packages: Sequence[Path], results: Path) -> Outcome:
         work = self.settings.open_store.root / "scratch"
-        checker = checks.Checker(self.packaging_image(), self.engine, work, self.release.expected)
+        checker = Checker(self.packaging_image(), self.engine, work, self.release)
+        aur = results / "aur"
         with log.step("Checking the packages"):
-            record = checker.check(packages)
-            for finding in record.findings:
+            record = checker.check(packages, aur if aur.is_dir() else None)
+            for finding in record.open:
                 log.info(str(finding))
         data = msgspec.json.format(msgspec.json.encode(record), indent=2)
         files.write_bytes(results / "check-findings.json", data + b"\n")
         tools = {"image": self.packaging_image().id, "engine": self.engine.name}
-        return Outcome(record.passed, checks.summary(record.findings), tools)
+        return Outcome(record.passed, record.summary, tools)
 
     def smoke(self, packages: Sequence[Path], results: Path) -> Evidence:
         """Boot the packages; verdicts, serial log and screenshots go to ``results``/smoke."""

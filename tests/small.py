@@ -17,7 +17,7 @@ pkgrel=@PKGREL@
 pkgdesc='A small package'
 arch=(x86_64)
 url='https://example.org/'
-license=(MIT)
+license=(GPL-2.0-only)
 options=(!buildflags !debug !lto)
 source=(
 @SOURCES@
@@ -43,6 +43,7 @@ build() {
 }
 
 package_small() {
+  depends=(bash glibc)
   backup=(etc/small.conf)
   cp -dR --preserve=mode,timestamps,links "$srcdir/staging/small/." "$pkgdir/"
   install -Dm644 "$srcdir/small.conf" "$pkgdir/etc/small.conf"
@@ -78,7 +79,7 @@ sha256 = "{sha256}"
 
 [tokens]
 SRCDIR = "small-1.0"
-FLAGS = ["-O2", "-g0"]
+FLAGS = ["-O2", "-g0", "-fstack-protector-all", "-Wl,-z,relro,-z,now"]
 
 [expected]
 small = ["usr/bin/small", "etc/small.conf"]

@@ -108,6 +108,7 @@ COMMAND_NAMES = (
     "build",
     "bundle",
     "check",
+    "diff",
     "fetch",
     "image",
     "image.lock",

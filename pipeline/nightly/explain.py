@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from pipeline.check import CheckRecord, Level
+from pipeline.check.findings import CheckRecord, Level
 from pipeline.nightly.night import Trouble
 from pipeline.smoke import results as smoke
 
@@ -119,7 +119,7 @@ def of_check(folder: Path) -> Trouble:
         record = msgspec.json.decode((folder / "check-findings.json").read_bytes(), type=CheckRecord)
     except (OSError, msgspec.DecodeError):
         return Trouble(step="check", error="The findings cannot be read.")
-    for finding in record.findings:
+    for finding in record.open:
         if finding.level is Level.ERROR:
             return Trouble(step="check", error=str(finding), log="check-findings.json", file=finding.path)
     return Trouble(step="check", error="No finding is an error.", log="check-findings.json")

@@ -177,8 +177,8 @@ def _clock(circumstances: Circumstances, around: Surroundings) -> _Result:
     unknown = suites - known.keys()
     if unknown:
         return f"no libfaketime is known for {', '.join(sorted(unknown))}"
-    # The oldest libc's runs with the newer ones as well.
-    source = known[min(suites)] if "bullseye" in suites else known[sorted(suites)[0]]
+    # The oldest libc's, which stands first in the file, runs with the newer ones as well.
+    source = next(known[suite] for suite in known if suite in suites)
     deb = fetch.fetch([source], around.store, around.mirrors, jobs=1)[source.sha256]
     library = around.folder / "libfaketimeMT.so.1"
     with DebFile(str(deb)) as package:

@@ -1,23 +1,15 @@
 """Find the shared libraries that programs need, without running the dynamic linker.
 
 The programs are not this host's, so ldd is no way to ask. What is looked at is DT_NEEDED, DT_RUNPATH
-and PT_INTERP of the ELF files (System V ABI, chapters 4 and 5), and ld.so(8)'s default folders.
+and PT_INTERP of the ELF files, and ld.so(8)'s default folders.
 """
 
 from __future__ import annotations
 
-import io
 import posixpath
-import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
-from elftools.elf.segments import InterpSegment
-
+from pipeline import elf
 from pipeline.smoke.cpio import File, Tree
 from pipeline.smoke.errors import PackageContentError
 from pipeline.smoke.layers import Union
@@ -26,47 +18,20 @@ DEFAULT_FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib", "u
 """Where the dynamic linkers of Debian and Arch look without a cache, in order."""
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What an ELF file asks of the dynamic linker."""
-
-    interpreter: str | None
-    libraries: tuple[str, ...]
-    folders: tuple[str, ...]
-
-
-def read_needs(path: str, data: bytes) -> Needs | None:
-    """Read what a file needs; None for what is not a 64-bit x86 ELF file.
-
-    ``path`` is where the file will be, for $ORIGIN. Raises PackageContentError for a damaged file.
-    """
-    if data[:4] != b"\x7fELF":
-        return None
-    interpreter: str | None = None
-    libraries: list[str] = []
-    folders: list[str] = []
+def _read(path: str, data: bytes) -> elf.Elf | None:
+    """Read a 64-bit x86 ELF file; None for what is something else."""
     try:
-        elf = ELFFile(io.BytesIO(data))
-        if elf.elfclass != 64 or elf["e_machine"] != "EM_X86_64":
-            return None
-        for segment in elf.iter_segments():
-            if isinstance(segment, InterpSegment):
-                interpreter = segment.get_interp_name()
-            elif isinstance(segment, DynamicSegment):
-                # pyelftools gives each kind of tag its own attributes, which no type can tell.
-                tags: Iterable[Any] = segment.iter_tags()
-                for tag in tags:
-                    if tag.entry.d_tag == "DT_NEEDED":
-                        libraries.append(tag.needed)
-                    elif tag.entry.d_tag in ("DT_RUNPATH", "DT_RPATH"):
-                        value = tag.runpath if tag.entry.d_tag == "DT_RUNPATH" else tag.rpath
-                        folders += value.split(":")
-    # pyelftools lets through whatever its parsers stumble over in a damaged file.
-    except (ELFError, ValueError, KeyError, AttributeError, TypeError, OverflowError, struct.error) as e:
-        raise PackageContentError(f"/{path} is a damaged ELF file: {e}.") from e
+        found = elf.read(path, data)
+    except elf.DamagedElfError as e:
+        raise PackageContentError(e.message) from e
+    return found if found is not None and found.for_this_machine else None
+
+
+def _folders(path: str, needs: elf.Elf) -> list[str]:
+    """Where a file wants its libraries to be looked for first; ``path`` is where it is, for $ORIGIN."""
     origin = "/" + posixpath.dirname(path)
-    places = (folder.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for folder in folders)
-    return Needs(interpreter, tuple(libraries), tuple(place.strip("/") for place in places if place))
+    places = (folder.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for folder in needs.run_path)
+    return [place.strip("/") for place in places]
 
 
 def closure(union: Union, paths: Iterable[str]) -> Tree:
@@ -88,16 +53,17 @@ def closure(union: Union, paths: Iterable[str]) -> Tree:
         entry = passed.get(real) if real is not None else None
         if real is None or not isinstance(entry, File):
             raise PackageContentError(f"/{path}, which {needed_by} needs, is in neither package nor image.")
-        needs = read_needs(real, entry.data)
+        needs = _read(real, entry.data)
         if needs is None or real in seen - {path}:
             continue
         if needs.interpreter is not None:
             todo.append((needs.interpreter.strip("/"), f"/{real}"))
-        todo += [(_find(union, name, needs.folders, real), f"/{real}") for name in needs.libraries]
+        folders = _folders(real, needs)
+        todo += [(_find(union, name, folders, real), f"/{real}") for name in needs.libraries]
     return found
 
 
-def _find(union: Union, name: str, folders: tuple[str, ...], needed_by: str) -> str:
+def _find(union: Union, name: str, folders: list[str], needed_by: str) -> str:
     if "/" in name:
         return name.strip("/")
     for folder in (*folders, *DEFAULT_FOLDERS):
@@ -105,7 +71,7 @@ def _find(union: Union, name: str, folders: tuple[str, ...], needed_by: str) -> 
         passed, real = union.walk(path)
         entry = passed.get(real) if real is not None else None
         # A 32-bit library of the same name is passed over, as the dynamic linker does.
-        if real is not None and isinstance(entry, File) and read_needs(real, entry.data) is not None:
+        if real is not None and isinstance(entry, File) and _read(real, entry.data) is not None:
             return path
     raise PackageContentError(
         f"The library {name}, which /{needed_by} needs, is in neither package nor image.",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.smoke.cpio import File, Symlink
 from pipeline.smoke.dom0 import Programs, find_xen, unpack_xen
 from pipeline.smoke.errors import PackageContentError
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union, read_packages
-from pipeline.smoke.libraries import closure, read_needs
+from pipeline.smoke.libraries import closure
 
 BASH = Path("/bin/bash").resolve()
 
@@ -108,13 +105,3 @@ def test_a_package_without_a_hypervisor_is_named() -> None:
     """If this fails, smoke-testing xen-docs alone ends in a traceback."""
     with pytest.raises(PackageContentError, match="no hypervisor"):
         find_xen(PackageLayer({}))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 4096), st.binary(min_size=1, max_size=16))
-def test_a_damaged_program_is_named(at: int, patch: bytes) -> None:
-    """If this fails, a damaged program in a package ends in a traceback."""
-    data = bytearray(BASH.read_bytes())
-    data[at : at + len(patch)] = patch
-    with contextlib.suppress(PackageContentError):
-        read_needs("usr/bin/bash", bytes(data))

@@ -1,0 +1,1 @@
+"""Check packages without installing them; see checker.Checker."""

@@ -1,0 +1,1 @@
+"""What changed from one build's packages to another's, for a human; see compare.compare."""

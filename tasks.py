@@ -476,7 +476,7 @@ def nightly(context: Context, branch: str = "") -> None:
     """
     from pipeline.nightly.run import Nightly
 
-    night = Nightly(_settings(context), branch).run()
+    night = Nightly.of(_settings(context), branch).run()
     _print(f"Night {night.number}: {night.outcome}. {night.note}".rstrip())
     if night.outcome.status:
         raise Exit(code=night.outcome.status)

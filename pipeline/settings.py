@@ -35,7 +35,8 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ``release`` is built at the newest commit of ``branch``, by default the release file's own. ``steps`` are
     commands after ``build``, in order; ``limits`` how many minutes each may take. ``budget`` is how many GiB
     the builds that are kept may have, and ``free`` how many must be free before a night begins. ``notify`` is
-    a command that gets each night's record, as JSON, on its standard input.
+    a command that gets each night's record, as JSON, on its standard input. ``publish``: what passes goes to
+    the channel ``unstable``.
     """
 
     release: str = "unstable"
@@ -45,6 +46,7 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     budget: Annotated[float, msgspec.Meta(ge=0)] = 20
     free: Annotated[float, msgspec.Meta(ge=0)] = 5
     notify: tuple[str, ...] = ()
+    publish: bool = True
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

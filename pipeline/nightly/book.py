@@ -10,11 +10,12 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from pipeline import evidence, records
+from pipeline import records
 from pipeline.errors import IntegrityError
 from pipeline.nightly.night import Night, Outcome
 
@@ -39,13 +40,13 @@ class Book:
     path: Path
     release: str
 
-    def begin(self) -> Night:
-        """Note that a night begins; those that still ran are noted as killed."""
+    def begin(self, now: datetime) -> Night:
+        """Note that a night begins now; those that still ran are noted as killed."""
         with self._open() as db:
             for night in self._read(db, "outcome = ?", Outcome.RUNNING):
                 note = "The run ended without a word: killed, or the machine went down."
                 self._write(db, msgspec.structs.replace(night, outcome=Outcome.KILLED, note=note))
-            night = Night(number=0, release=self.release, started=evidence.now())
+            night = Night(number=0, release=self.release, started=now)
             row = (self.release, night.outcome, night.started.isoformat(), b"")
             number = db.execute(
                 "insert into nights (release, outcome, started, record) values (?, ?, ?, ?)", row

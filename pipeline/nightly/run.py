@@ -12,8 +12,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import filelock
@@ -47,41 +48,46 @@ _INPUTS = ("PKGBUILD.in", "containers", "package", "pipeline", "releases", "task
 
 @dataclass(frozen=True)
 class Nightly:
-    """What a night needs. ``program`` runs the pipeline's commands, whose words come after it."""
+    """What a night needs.
+
+    ``release`` is as its file has it, ``branch`` what is followed. ``program`` runs the pipeline's commands,
+    whose words come after it. ``clock`` tells the time, in UTC.
+    """
 
     settings: Settings
-    branch: str = ""
+    release: Release
+    branch: str
     program: Sequence[str] = (sys.executable, "-m", "pipeline.cli", str(PROJECT))
+    clock: Callable[[], datetime] = evidence.now
 
-    @property
-    def release(self) -> Release:
-        """The release that is built, as its file has it."""
-        found = release.read(self.settings.nightly.release)
+    @classmethod
+    def of(cls, settings: Settings, branch: str = "") -> Nightly:
+        """The nightly build that the settings describe; raises UsageError."""
+        found = release.read(settings.nightly.release)
         if found.branch is None:
             raise UsageError(f"Release {found.name} follows no branch.", hint="nightly.release names one.")
-        return found
+        return cls(settings, found, branch or settings.nightly.branch or found.branch)
 
     @property
     def folder(self) -> Path:
         """Where the release's builds, nights and history are."""
-        return self.settings.artifacts_folder / self.settings.nightly.release
+        return self.settings.artifacts_folder / self.release.name
 
     @property
     def book(self) -> Book:
         """The history."""
-        return Book(self.folder / FILE, self.settings.nightly.release)
+        return Book(self.folder / FILE, self.release.name)
 
     def run(self) -> Night:
         """Do a night and return its record, which is in the history by then.
 
         Raises HostError where another one is at work, and what keeps the history from being written.
         """
-        found = self.release
         with _alone(self.folder):
-            night = self.book.begin()
+            night = self.book.begin(self.clock())
             self.beat()
             try:
-                night = _Run(self, found, night).go()
+                night = _Run(self, night).go()
             except KeyboardInterrupt:
                 night = self._end(self._latest(night), Outcome.KILLED, "Interrupted.")
                 raise
@@ -99,14 +105,14 @@ class Nightly:
 
     def beat(self) -> None:
         """Note the time, so that others see that nights take place."""
-        files.write_text(self.folder / HEARTBEAT, f"{evidence.now().isoformat()}\n")
+        files.write_text(self.folder / HEARTBEAT, f"{self.clock().isoformat()}\n")
 
     def _latest(self, night: Night) -> Night:
         """The night as it was last noted: with the steps that were done before something went wrong."""
         return next((n for n in self.book.nights(limit=1) if n.number == night.number), night)
 
     def _end(self, night: Night, outcome: Outcome, note: str) -> Night:
-        night = msgspec.structs.replace(night, outcome=outcome, note=note, finished=evidence.now())
+        night = msgspec.structs.replace(night, outcome=outcome, note=note, finished=self.clock())
         self.book.write(night)
         return night
 
@@ -114,7 +120,7 @@ class Nightly:
         settings = self.settings
         budget = int(settings.nightly.budget * _GIB)
         try:
-            prune(settings.artifacts_folder, settings.nightly.release, settings.open_store, budget)
+            prune(settings.artifacts_folder, self.release.name, settings.open_store, budget)
         except OSError as e:
             log.warn(f"Old builds could not be removed: {e}.")
 
@@ -155,17 +161,21 @@ class _Run:
     """One night on its way; `night` is the record so far, and in the history."""
 
     nightly: Nightly
-    release: Release
     night: Night
     folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.folder = self.nightly.folder / NIGHTS / str(self.night.number)
 
+    @property
+    def release(self) -> Release:
+        """The release that is built."""
+        return self.nightly.release
+
     def go(self) -> Night:
         """Do the night; raises PipelineError for what is not upstream's fault."""
         nightly, settings = self.nightly, self.nightly.settings
-        branch = nightly.branch or settings.nightly.branch or str(self.release.branch)
+        branch = nightly.branch
         source = self.release.git[0]
         urls = histories.urls(settings.open_mirrors, source.urls)
         tip = histories.tip(settings.open_store, urls, branch)
@@ -176,7 +186,7 @@ class _Run:
                 f"{branch} is still at {tip.commit[:12]}, which night {before.number} found {before.outcome}."
             )
             log.info(f"Nothing new: {note}")
-            return self._note(outcome=Outcome.NOTHING, note=note, inputs=inputs, finished=evidence.now())
+            return self._note(outcome=Outcome.NOTHING, note=note, inputs=inputs, finished=nightly.clock())
         self._room()
         with histories.opened(settings.open_store, source.urls[0]) as history:
             with log.step(f"Upstream's history of {branch}"):
@@ -237,6 +247,11 @@ class _Run:
                 return self._failed(stage, built, history)
         assert built is not None
         built.verify()
+        if self.nightly.settings.nightly.publish:
+            stage = self._stage("publish", ("publish", name, "--channel", "unstable"))
+            self._note(stages=(*self.night.stages, stage), published=stage.passed)
+            if not stage.passed:
+                return self._host_failed(stage, built)
         files.replace_link(self.nightly.folder / LAST_GOOD, built.folder.name)
         return self._finish(Outcome.GOOD, built)
 
@@ -248,8 +263,7 @@ class _Run:
 
     def _failed(self, stage: Stage, built: Build | None, history: History) -> Night:
         if stage.status != ExitStatus.FAILED:
-            what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
-            return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
+            return self._host_failed(stage, built)
         trouble = self._trouble(stage, built)
         suspects: tuple[Change, ...] = ()
         if (
@@ -264,6 +278,10 @@ class _Run:
         night = self._finish(Outcome.RED, built, trouble=trouble, suspects=suspects, note=trouble.error)
         log.error(f"{stage.name}: {trouble.error}", _told(night, self.folder))
         return night
+
+    def _host_failed(self, stage: Stage, built: Build | None) -> Night:
+        what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
+        return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
 
     def _trouble(self, stage: Stage, built: Build | None) -> Trouble:
         if stage.name == "check" and built is not None:
@@ -340,7 +358,7 @@ class _Run:
             suspects=suspects,
             note=note,
             figures=measured,
-            finished=evidence.now(),
+            finished=self.nightly.clock(),
         )
         if built is not None and (built.folder / "smoke").is_dir():
             shutil.copytree(built.folder / "smoke", self.folder / "smoke", dirs_exist_ok=True)

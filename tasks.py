@@ -467,19 +467,44 @@ def serve(context: Context, bind: str = "127.0.0.1", port: int = 8470) -> None:
 
 
 @task(
-    help={"branch": "Upstream's branch to follow, instead of the one that the settings or the release name."}
+    help={
+        "branch": "Upstream's branch to follow, instead of the one that the settings or the release name.",
+        "bisect": "Where the night is red, find the first bad commit.",
+    }
 )
-def nightly(context: Context, branch: str = "") -> None:
+def nightly(context: Context, branch: str = "", bisect: bool = False) -> None:
     """Build, check, reproduce and boot upstream's newest commit, unless that was done before.
 
     Example: ./inv nightly --branch staging
     """
     from pipeline.nightly.run import Nightly
 
-    night = Nightly.of(_settings(context), branch).run()
+    night = Nightly.of(_settings(context), branch, bisect=bisect).run()
     _print(f"Night {night.number}: {night.outcome}. {night.note}".rstrip())
     if night.outcome.status:
         raise Exit(code=night.outcome.status)
+
+
+@task(
+    positional=[],
+    help={
+        "good": "A commit on which the check passes; without it, the last good night's.",
+        "bad": "A later commit on which it does not; without it, the last red night's.",
+        "check": "build, check[:CODE], reproduce or smoke[:CASE]; without it, what made the last night red.",
+        "release": "The release whose branch it is; without it, the one that nights build.",
+        "without": _RELEASE_HELP["without"],
+    },
+)
+def bisect(
+    context: Context, good: str = "", bad: str = "", check: str = "", release: str = "", without: str = ""
+) -> None:
+    """Find upstream's first commit on which a check fails; the same again goes on where it stopped.
+
+    Example: ./inv bisect --good 0e2ab01 --bad master --check build
+    """
+    from pipeline.nightly.bisect import Bisection
+
+    _print(Bisection.read(_settings(context), release, good, bad, check, without).run())
 
 
 @task
@@ -521,6 +546,7 @@ _nightly = Collection("nightly")
 _nightly.add_task(nightly, name="run", default=True)
 
 namespace = Collection(
+    bisect,
     build,
     bundle,
     check,

@@ -105,6 +105,7 @@ def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path
 
 COMMAND_NAMES = (
     "aur.push",
+    "bisect",
     "build",
     "bundle",
     "check",

@@ -78,11 +78,11 @@ def tip(store: Store, urls: Sequence[str], branch: str) -> Tip:
 
 @dataclass(frozen=True)
 class History:
-    """A bare repository that this process has locked; see `opened`."""
+    """A bare repository that this process has locked, see `opened`; or a clone that is its own, without."""
 
     git: Git
     folder: Path
-    lock: int
+    lock: int | None
 
     def update(self, url: str, branch: str, commit: str) -> None:
         """Bring a branch with all its history from a URL, where the commit is not here yet.
@@ -92,6 +92,7 @@ class History:
         """
         if self.has(commit):
             return
+        assert self.lock is not None
         try:
             result = self.git.transfer(
                 *("fetch", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--progress"),
@@ -157,14 +158,19 @@ class History:
                 changes.append(Change(commit=commit, author=author, date=date, subject=subject))
         return changes
 
+    def change(self, commit: str) -> Change:
+        """A commit as people speak of it."""
+        return self.between(f"{commit}^", commit, limit=1)[0]
+
     def touched(self, good: str, bad: str) -> set[str]:
         """The paths that differ between two commits."""
         output = self._call("diff", "--name-only", "-z", "--no-renames", good, bad)
         return {path for path in output.split("\0") if path}
 
-    def clone(self, folder: Path) -> None:
+    def clone(self, folder: Path) -> History:
         """Make a bare repository that borrows all objects of this one."""
         self.git.call("clone", "--quiet", "--bare", "--shared", os.fspath(self.folder), os.fspath(folder))
+        return History(self.git, folder, None)
 
     def _call(self, *argv: str, any_status: bool = False) -> str:
         expect = None if any_status else (0,)

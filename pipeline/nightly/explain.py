@@ -121,7 +121,13 @@ def of_check(folder: Path) -> Trouble:
         return Trouble(step="check", error="The findings cannot be read.")
     for finding in record.open:
         if finding.level is Level.ERROR:
-            return Trouble(step="check", error=str(finding), log="check-findings.json", file=finding.path)
+            return Trouble(
+                step="check",
+                error=str(finding),
+                log="check-findings.json",
+                file=finding.path,
+                case=finding.code,
+            )
     return Trouble(step="check", error="No finding is an error.", log="check-findings.json")
 
 
@@ -134,5 +140,5 @@ def of_smoke(folder: Path) -> Trouble:
     for check in result.failures:
         kind = f"{check.failure}: " if check.failure else ""
         text = f"{check.title}: {kind}{check.evidence}"
-        return Trouble(step="smoke", error=text[:_LONGEST], log=f"smoke/{smoke.SERIAL}")
+        return Trouble(step="smoke", error=text[:_LONGEST], log=f"smoke/{smoke.SERIAL}", case=check.name)
     return Trouble(step="smoke", error="No check failed.", log=f"smoke/{smoke.SERIAL}")

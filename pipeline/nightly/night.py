@@ -66,7 +66,11 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Trouble(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Why a night is red. ``line`` counts from 1 in ``log``; ``file`` and ``area`` are upstream's paths."""
+    """Why a night is red.
+
+    ``line`` counts from 1 in ``log``; ``file`` and ``area`` are upstream's paths. ``case`` is which check of
+    the step it was, where the step has several.
+    """
 
     step: str
     error: str
@@ -74,6 +78,7 @@ class Trouble(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     line: int = 0
     file: str = ""
     area: str = ""
+    case: str = ""
 
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -92,8 +97,8 @@ class Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     ``inputs`` is a hash of all but the commit that decides the outcome: pipeline, image, settings.
     ``changes`` are the commits since the last good night, newest first; ``suspects`` those of them that
-    touch the file or area of the trouble. ``rewritten`` says that upstream threw away the commit of the
-    night before.
+    touch the file or area of the trouble, and ``culprit`` the one that a bisection found. ``rewritten``
+    says that upstream threw away the commit of the night before.
     """
 
     number: int
@@ -112,6 +117,7 @@ class Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     trouble: Trouble | None = None
     changes: tuple[Change, ...] = ()
     suspects: tuple[Change, ...] = ()
+    culprit: Change | None = None
     figures: Figures = Figures()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def prune(artifacts: Path, release: str, store: Store, budget: int, keep: Collec
         # Under its own name it is whole or not there at all.
         with scratch(folder, "pruned") as temporary:
             build.folder.rename(temporary / "build")
-        freed += _forget(store, artifacts, build.record.compile_key)
+        freed += forget(store, [artifacts], build.record.compile_key)
     if gone:
         log.info(f"{len(gone)} old builds removed, {log.size(freed)}")
     return Removed(tuple(build.folder.name for build in gone), freed)
@@ -70,9 +70,9 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _forget(store: Store, artifacts: Path, compile_key: str) -> int:
-    """Remove a compiled tree that no build is left of; returns its size."""
-    for folder in artifacts.iterdir():
+def forget(store: Store, artifacts: Iterable[Path], compile_key: str) -> int:
+    """Remove a compiled tree that no build below the folders ``artifacts`` is left of; returns its size."""
+    for folder in (folder for top in artifacts if top.is_dir() for folder in top.iterdir()):
         if any(build.record.compile_key == compile_key for build in builds.every(folder)):
             return 0
     compiled = store.root / "compiled"

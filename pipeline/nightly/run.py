@@ -1,36 +1,30 @@
-"""A night: what is upstream's newest commit, and is it any good?
-
-The steps are the pipeline's own commands, each in a process of its own: what it says is kept, its time is
-limited, and nothing that happens to it can take the night's record with it.
-"""
+"""A night: what is upstream's newest commit, and is it any good?"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import filelock
 import msgspec
 
 from pipeline import build as builds
 from pipeline import evidence, files, log, records, release
 from pipeline.build import Build
-from pipeline.errors import ExitStatus, HostError, PipelineError, TimeLimitError, UsageError
+from pipeline.errors import ExitStatus, HostError, PipelineError, UsageError
 from pipeline.git import history as histories
 from pipeline.git.history import Change, History, Tip
-from pipeline.nightly import explain, figures, resolve
+from pipeline.nightly import commands, explain, figures, resolve
+from pipeline.nightly.bisect import Bisection
 from pipeline.nightly.book import FILE, Book
+from pipeline.nightly.commands import PROGRAM, Commands, alone
 from pipeline.nightly.night import Night, Outcome, Stage, Trouble
 from pipeline.nightly.prune import LAST_GOOD, prune
-from pipeline.release import PROJECT, Release
+from pipeline.nightly.trial import Question
+from pipeline.release import Release
 from pipeline.run import run
 from pipeline.settings import Settings
 
@@ -39,11 +33,8 @@ HEARTBEAT = "heartbeat"
 NIGHTS = "nights"
 RECORD = "night.json"
 _GIB = 1 << 30
-_LIMIT = 120.0
-"""Minutes that a step may take where the settings do not say."""
 _NOTIFY = 60.0
 """Seconds that the notification hook may take."""
-_INPUTS = ("PKGBUILD.in", "containers", "package", "pipeline", "releases", "tasks.py")
 
 
 @dataclass(frozen=True)
@@ -51,22 +42,24 @@ class Nightly:
     """What a night needs.
 
     ``release`` is as its file has it, ``branch`` what is followed. ``program`` runs the pipeline's commands,
-    whose words come after it. ``clock`` tells the time, in UTC.
+    whose words come after it. ``clock`` tells the time, in UTC. ``bisect`` has a red night's first bad commit
+    found at once.
     """
 
     settings: Settings
     release: Release
     branch: str
-    program: Sequence[str] = (sys.executable, "-m", "pipeline.cli", str(PROJECT))
+    program: Sequence[str] = PROGRAM
     clock: Callable[[], datetime] = evidence.now
+    bisect: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, branch: str = "") -> Nightly:
+    def of(cls, settings: Settings, branch: str = "", *, bisect: bool = False) -> Nightly:
         """The nightly build that the settings describe; raises UsageError."""
         found = release.read(settings.nightly.release)
         if found.branch is None:
             raise UsageError(f"Release {found.name} follows no branch.", hint="nightly.release names one.")
-        return cls(settings, found, branch or settings.nightly.branch or found.branch)
+        return cls(settings, found, branch or settings.nightly.branch or found.branch, bisect=bisect)
 
     @property
     def folder(self) -> Path:
@@ -83,37 +76,51 @@ class Nightly:
 
         Raises HostError where another one is at work, and what keeps the history from being written.
         """
-        with _alone(self.folder):
+        with alone(self.folder, "nightly"):
             night = self.book.begin(self.clock())
             self.beat()
             try:
                 night = _Run(self, night).go()
+                if self.bisect and night.outcome is Outcome.RED:
+                    night = self._bisect(night)
             except KeyboardInterrupt:
-                night = self._end(self._latest(night), Outcome.KILLED, "Interrupted.")
+                self._end(Outcome.KILLED, "Interrupted.")
                 raise
             except PipelineError as e:
                 log.error(e.message, e.hint)
-                night = self._end(self._latest(night), Outcome.INFRASTRUCTURE, e.message)
+                night = self._end(Outcome.INFRASTRUCTURE, e.message)
             except OSError as e:
                 what = f"{e.filename or 'This host'}: {e.strerror or e}."
                 log.error(what)
-                night = self._end(self._latest(night), Outcome.INFRASTRUCTURE, what)
+                night = self._end(Outcome.INFRASTRUCTURE, what)
             self.beat()
             self._prune()
         self._notify(night)
+        return night
+
+    def _bisect(self, night: Night) -> Night:
+        """Find a red night's culprit; what keeps it from being found is only told."""
+        try:
+            found = Bisection.of(night, self.settings, self.release, self.program).run()
+        except PipelineError as e:
+            log.warn(f"The first bad commit was not found: {e.message} {e.hint or ''}".rstrip())
+            return night
+        log.info(str(found))
+        night = msgspec.structs.replace(night, culprit=found.culprit)
+        self.book.write(night)
+        files.write_bytes(self.folder / NIGHTS / str(night.number) / RECORD, records.encode(night))
         return night
 
     def beat(self) -> None:
         """Note the time, so that others see that nights take place."""
         files.write_text(self.folder / HEARTBEAT, f"{self.clock().isoformat()}\n")
 
-    def _latest(self, night: Night) -> Night:
-        """The night as it was last noted: with the steps that were done before something went wrong."""
-        return next((n for n in self.book.nights(limit=1) if n.number == night.number), night)
-
-    def _end(self, night: Night, outcome: Outcome, note: str) -> Night:
-        night = msgspec.structs.replace(night, outcome=outcome, note=note, finished=self.clock())
-        self.book.write(night)
+    def _end(self, outcome: Outcome, note: str) -> Night:
+        """End the night as it was last noted: with the steps that were done before something went wrong."""
+        night = self.book.nights(limit=1)[0]
+        if night.outcome is Outcome.RUNNING:
+            night = msgspec.structs.replace(night, outcome=outcome, note=note, finished=self.clock())
+            self.book.write(night)
         return night
 
     def _prune(self) -> None:
@@ -134,28 +141,6 @@ class Nightly:
             log.warn(f"The notification failed: {e.message}")
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".nightly.lock"
-    lock = filelock.FileLock(path, blocking=False)
-    owner = folder / ".nightly.owner"
-    try:
-        lock.acquire()
-    except filelock.Timeout as e:
-        with contextlib.suppress(OSError):
-            raise HostError(
-                f"Another nightly run is at work: {owner.read_text().strip()}.",
-                hint="Wait for it; its steps have time limits.",
-            ) from e
-        raise HostError("Another nightly run is at work.") from e
-    try:
-        owner.write_text(f"process {os.getpid()}, since {evidence.now().isoformat()}\n")
-        yield
-    finally:
-        lock.release()
-
-
 @dataclass
 class _Run:
     """One night on its way; `night` is the record so far, and in the history."""
@@ -163,9 +148,11 @@ class _Run:
     nightly: Nightly
     night: Night
     folder: Path = field(init=False)
+    commands: Commands = field(init=False)
 
     def __post_init__(self) -> None:
         self.folder = self.nightly.folder / NIGHTS / str(self.night.number)
+        self.commands = Commands(self.nightly.program, self.nightly.settings, self.folder)
 
     @property
     def release(self) -> Release:
@@ -179,7 +166,7 @@ class _Run:
         source = self.release.git[0]
         urls = histories.urls(settings.open_mirrors, source.urls)
         tip = histories.tip(settings.open_store, urls, branch)
-        inputs = self._inputs(branch)
+        inputs = commands.inputs(settings, branch)
         before = next((n for n in nightly.book.nights() if n.outcome.judges), None)
         if before is not None and (before.commit, before.inputs) == (tip.commit, inputs):
             note = (
@@ -247,11 +234,6 @@ class _Run:
                 return self._failed(stage, built, history)
         assert built is not None
         built.verify()
-        if self.nightly.settings.nightly.publish:
-            stage = self._stage("publish", ("publish", name, "--channel", "unstable"))
-            self._note(stages=(*self.night.stages, stage), published=stage.passed)
-            if not stage.passed:
-                return self._host_failed(stage, built)
         files.replace_link(self.nightly.folder / LAST_GOOD, built.folder.name)
         return self._finish(Outcome.GOOD, built)
 
@@ -263,7 +245,8 @@ class _Run:
 
     def _failed(self, stage: Stage, built: Build | None, history: History) -> Night:
         if stage.status != ExitStatus.FAILED:
-            return self._host_failed(stage, built)
+            what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
+            return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
         trouble = self._trouble(stage, built)
         suspects: tuple[Change, ...] = ()
         if (
@@ -279,68 +262,34 @@ class _Run:
         log.error(f"{stage.name}: {trouble.error}", _told(night, self.folder))
         return night
 
-    def _host_failed(self, stage: Stage, built: Build | None) -> Night:
-        what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
-        return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
-
     def _trouble(self, stage: Stage, built: Build | None) -> Trouble:
         if stage.name == "check" and built is not None:
             return explain.of_check(built.folder)
         if stage.name == "smoke" and built is not None:
             return explain.of_smoke(built.folder)
-        text = self.folder / stage.log
-        whole = self._compile_log(text)
-        return explain.first_error(stage.name, whole or text)
-
-    def _compile_log(self, said: Path) -> Path | None:
-        """Take the whole log that a failed build names into the night's folder."""
-        for line in said.read_text(encoding="utf-8", errors="replace").splitlines():
-            _, mark, path = line.partition("The whole log: ")
-            if mark and Path(path.strip()).is_file():
-                kept = self.folder / "compile.log"
-                shutil.copyfile(path.strip(), kept)
-                return kept
-        return None
+        whole = self.commands.compile_log(stage.log)
+        return explain.first_error(stage.name, whole or self.folder / stage.log)
 
     def _stage(self, name: str, words: Sequence[str]) -> Stage:
         """Do a step, and once more where it fails: a flake passes on the same input, a fault does not."""
         start = time.monotonic()
         for attempt in (1, 2):
             self.nightly.beat()
-            path = self.folder / (f"{name}.log" if attempt == 1 else f"{name}.2.log")
-            status, summary = self._command(name, words, path)
-            if status in (ExitStatus.FINE, None):
+            log_name = f"{name}.log" if attempt == 1 else f"{name}.2.log"
+            said = self.commands.run(name, words, f"{name} of {self.night.version}", log_name)
+            if said.status in (ExitStatus.FINE, None):
                 break
             if attempt == 1:
                 log.warn(f"{name} failed; once more, to see whether it does so always.")
         seconds = round(time.monotonic() - start, 1)
         return Stage(
-            name=name, status=status, seconds=seconds, log=path.name, attempts=attempt, summary=summary
+            name=name,
+            status=said.status,
+            seconds=seconds,
+            log=log_name,
+            attempts=attempt,
+            summary=said.summary,
         )
-
-    def _command(self, name: str, words: Sequence[str], path: Path) -> tuple[int | None, str]:
-        """Run one of the pipeline's commands; returns its exit status, None where its time was up."""
-        settings = self.nightly.settings
-        own = self.folder / "settings.json"
-        files.write_bytes(own, msgspec.json.encode({"pipeline": settings}) + b"\n")
-        limit = settings.nightly.limits.get(name, _LIMIT) * 60
-        last = ""
-        with path.open("w", encoding="utf-8") as file, log.step(f"{name} of {self.night.version}"):
-
-            def on_line(line: str) -> None:
-                nonlocal last
-                file.write(line + "\n")
-                file.flush()
-                last = line or last
-                log.info(line)
-
-            argv = [*self.nightly.program, "-f", str(own), *words]
-            try:
-                status = run(argv, cwd=Path("/"), on_line=on_line, timeout=limit, expect=None).status
-            except TimeLimitError as e:
-                on_line(e.message)
-                return None, e.message
-        return status, _error_line(path) or last
 
     def _finish(
         self,
@@ -370,28 +319,6 @@ class _Run:
         self.nightly.book.write(self.night)
         return self.night
 
-    def _inputs(self, branch: str) -> str:
-        """Hash all but the commit that can change a night's outcome."""
-        digest = hashlib.sha256(branch.encode())
-        for name in _INPUTS:
-            top = PROJECT / name
-            for path in sorted([top, *top.rglob("*")]):
-                if path.is_file() and path.suffix != ".pyc":
-                    digest.update(hashlib.sha256(path.read_bytes()).digest())
-        settings = self.nightly.settings
-        digest.update(msgspec.json.encode([settings.left_out, settings.packager, settings.nightly.steps]))
-        return digest.hexdigest()
-
-
-def _error_line(path: Path) -> str:
-    """The sentence that a failed command ended with."""
-    found = ""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        _, mark, text = line.partition("error: ")
-        if mark and line.strip().startswith("error: "):
-            found = text
-    return found
-
 
 def _told(night: Night, folder: Path) -> str:
     """What is said of a red night below its first error."""
@@ -401,8 +328,9 @@ def _told(night: Night, folder: Path) -> str:
     lines += [f"Suspect: {change}" for change in night.suspects[:5]]
     if not night.suspects:
         lines += [f"Since the last good: {change}" for change in night.changes[:5]]
-    if night.last_good and night.lock:
-        good, bad = night.last_good[:12], night.lock.commit[:12]
-        check = "build" if night.trouble and night.trouble.step == "build" else "smoke"
-        lines.append(f"Find the commit: ./inv bisect --good {good} --bad {bad} --check {check}")
+    if night.last_good and night.lock and night.trouble:
+        lines.append(
+            f"Find the commit: ./inv bisect --good {night.last_good[:12]} --bad {night.lock.commit[:12]} "
+            f"--check {Question(night.trouble.step, night.trouble.case)}"
+        )
     return "\n".join([*lines, f"All that is known: {folder}"])

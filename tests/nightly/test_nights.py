@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import random
 import resource
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,97 +16,8 @@ import pytest
 from pipeline import build as builds
 from pipeline.errors import HostError
 from pipeline.nightly.night import Night, Outcome
-from pipeline.nightly.run import HEARTBEAT, NIGHTS, RECORD, Nightly
-from pipeline.release import Release
-from pipeline.settings import NightlySettings, Settings
-from pipeline.source import GitSource
-from tests.repositories import Repository
-
-STEPS = Path(__file__).parent / "steps.py"
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Site:
-    """A machine that builds a small project every night."""
-
-    folder: Path
-    upstream: Repository
-    now: datetime.datetime = field(default_factory=lambda: datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC))
-    settings: NightlySettings = field(
-        default_factory=lambda: NightlySettings(release="small", steps=("check", "smoke"), free=0)
-    )
-
-    @property
-    def nightly(self) -> Nightly:
-        release = Release(
-            name="small",
-            version="1.0",
-            xen_version="1.0",
-            source_date_epoch=1,
-            image="any",
-            branch="main",
-            git=(GitSource(name="small", urls=(self.upstream.url,), commit="0" * 40),),
-        )
-        settings = Settings(
-            release="small",
-            store=str(self.folder / "store"),
-            artifacts=str(self.folder / "artifacts"),
-            nightly=self.settings,
-        )
-        program = (sys.executable, "-S", str(STEPS), str(self.folder))
-        return Nightly(settings, release, "main", program, lambda: self.now)
-
-    def night(self, *faults: str, **changes: object) -> Night:
-        """Do a night with faults, a day after the one before."""
-        self.now += datetime.timedelta(days=1)
-        (self.folder / "faults").write_text("".join(f"{fault}\n" for fault in faults))
-        site = self
-        if changes:
-            site = replace(self, settings=msgspec.structs.replace(self.settings, **changes))
-        return site.nightly.run()
-
-    def commit(self, text: str, path: str = "xen/arch/x86/mm.c") -> str:
-        return self.upstream.commit({path: text.encode()}, f"x86/mm: {text}")
-
-    def good(self) -> str | None:
-        """The commit that users can install: its packages are whole."""
-        link = self.nightly.folder / "last-good"
-        if not link.is_symlink():
-            return None
-        found = builds.read(link.resolve())
-        found.verify()
-        lock = builds.read_lock(found.folder)
-        assert lock is not None
-        return lock.commit
-
-    def killed(self, fault: str) -> None:
-        """A night that is killed while a step hangs."""
-        (self.folder / "faults").write_text(fault)
-        (self.folder / "hanging").unlink(missing_ok=True)
-        child = os.fork()
-        if child == 0:
-            # Only what a kill needs: a process that runs a night.
-            os.setsid()
-            with open(os.devnull, "w") as null:
-                os.dup2(null.fileno(), 2)
-            try:
-                self.nightly.run()
-            finally:
-                os._exit(0)
-        deadline = time.monotonic() + 30
-        while not (self.folder / "hanging").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    upstream = Repository.make(tmp_path / "upstream")
-    upstream.commit({"xen/arch/x86/mm.c": b"first"})
-    return Site(tmp_path, upstream)
+from pipeline.nightly.run import HEARTBEAT, NIGHTS, RECORD
+from tests.nightly.machine import Site
 
 
 def test_a_good_night_then_nothing_new(site: Site) -> None:
@@ -148,23 +55,6 @@ def test_a_red_night_says_where_why_and_who(site: Site) -> None:
     assert site.night().outcome is Outcome.NOTHING
 
 
-def test_only_what_is_green_is_published(site: Site) -> None:
-    """Users of the unstable channel would get what does not boot, or nothing ever again."""
-    assert site.night().published
-    site.commit("second")
-    red = site.night("smoke red")
-    assert not red.published
-    assert "publish" not in [stage.name for stage in red.stages]
-    site.commit("third")
-    unpublished = site.night("publish host")
-    assert (unpublished.outcome, unpublished.published) == (Outcome.INFRASTRUCTURE, False)
-    assert unpublished.note.startswith("publish ended with exit status 3")
-    assert site.night().published
-    site.commit("fourth")
-    kept = site.night(publish=False)
-    assert (kept.outcome, kept.published) == (Outcome.GOOD, False)
-
-
 def test_a_flake_passes_and_is_counted(site: Site) -> None:
     """A test bed that fails now and then must not turn nights red, nor go unseen."""
     night = site.night("smoke red 1")
@@ -186,8 +76,9 @@ def test_one_run_at_a_time(site: Site) -> None:
     site.night()
     site.commit("second")
     (site.folder / "faults").write_text("check hang")
+    # Kept in a variable: a lock that nobody holds on to is let go.
     code = (
-        "import sys, time, filelock; held = filelock.FileLock(sys.argv[1]); held.acquire();"
+        "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire();"
         "print('ok', flush=True); time.sleep(60)"
     )
     lock = site.nightly.folder / ".nightly.lock"
@@ -254,7 +145,7 @@ def test_a_write_that_fails_leaves_the_history_whole(site: Site) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
-        with pytest.raises(OSError, match=r"history of nights|too large"):
+        with pytest.raises(OSError, match=r"File too large|history of nights"):
             site.night()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -263,22 +154,13 @@ def test_a_write_that_fails_leaves_the_history_whole(site: Site) -> None:
     assert site.night().outcome is Outcome.GOOD
 
 
+@pytest.mark.integration
 def test_thirty_nights(site: Site) -> None:
     """Whatever happens: every night is accounted for, and the last good one can be installed."""
     chance = random.Random(8)
     kinds = [
-        "fine",
-        "fine",
-        "nothing",
-        "network",
-        "full",
-        "room",
-        "killed",
-        "clock",
-        "rewrite",
-        "engine",
-        "red",
-        "flake",
+        *("fine", "fine", "nothing", "network", "full", "room"),
+        *("killed", "clock", "rewrite", "engine", "red", "flake"),
     ]
     plan = [*kinds, *kinds, *chance.choices(kinds, k=6)]
     chance.shuffle(plan)

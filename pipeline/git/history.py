@@ -150,17 +150,11 @@ class History:
         output = self._call(
             "log", f"--max-count={limit}", f"--format={_FORMAT}", bad, f"^{good}", "--", *paths
         )
-        changes = []
-        for text in output.split("\x1e"):
-            fields = text.strip("\n").split("\x1f")
-            if len(fields) == 4:
-                commit, author, date, subject = fields
-                changes.append(Change(commit=commit, author=author, date=date, subject=subject))
-        return changes
+        return _changes(output)
 
     def change(self, commit: str) -> Change:
         """A commit as people speak of it."""
-        return self.between(f"{commit}^", commit, limit=1)[0]
+        return _changes(self._call("log", "--max-count=1", f"--format={_FORMAT}", commit))[0]
 
     def touched(self, good: str, bad: str) -> set[str]:
         """The paths that differ between two commits."""
@@ -182,6 +176,16 @@ class History:
             for path in (self.folder / "objects" / "pack").iterdir():
                 total += path.stat().st_size
         return total
+
+
+def _changes(output: str) -> list[Change]:
+    changes = []
+    for text in output.split("\x1e"):
+        fields = text.strip("\n").split("\x1f")
+        if len(fields) == 4:
+            commit, author, date, subject = fields
+            changes.append(Change(commit=commit, author=author, date=date, subject=subject))
+    return changes
 
 
 @contextlib.contextmanager

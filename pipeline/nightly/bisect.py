@@ -201,6 +201,8 @@ class _Run:
     def go(self) -> Found:
         """Let git choose commits and tell it what they are, until one is left."""
         search = self.search
+        # It asks for a HEAD, though none is checked out.
+        self.upstream.git.call("update-ref", "--no-deref", "HEAD", search.bad, folder=self.upstream.folder)
         self._git("start", "--no-checkout", search.bad, search.good)
         left = self._left()
         most = math.ceil(math.log2(len(left))) + 1

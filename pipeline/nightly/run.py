@@ -234,6 +234,11 @@ class _Run:
                 return self._failed(stage, built, history)
         assert built is not None
         built.verify()
+        if self.nightly.settings.nightly.publish:
+            stage = self._stage("publish", ("publish", name, "--channel", "unstable"))
+            self._note(stages=(*self.night.stages, stage), published=stage.passed)
+            if not stage.passed:
+                return self._host_failed(stage, built)
         files.replace_link(self.nightly.folder / LAST_GOOD, built.folder.name)
         return self._finish(Outcome.GOOD, built)
 
@@ -245,8 +250,7 @@ class _Run:
 
     def _failed(self, stage: Stage, built: Build | None, history: History) -> Night:
         if stage.status != ExitStatus.FAILED:
-            what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
-            return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
+            return self._host_failed(stage, built)
         trouble = self._trouble(stage, built)
         suspects: tuple[Change, ...] = ()
         if (
@@ -261,6 +265,10 @@ class _Run:
         night = self._finish(Outcome.RED, built, trouble=trouble, suspects=suspects, note=trouble.error)
         log.error(f"{stage.name}: {trouble.error}", _told(night, self.folder))
         return night
+
+    def _host_failed(self, stage: Stage, built: Build | None) -> Night:
+        what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"
+        return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
 
     def _trouble(self, stage: Stage, built: Build | None) -> Trouble:
         if stage.name == "check" and built is not None:

@@ -70,7 +70,8 @@ def boot(folder: Path, *, panics: bool) -> None:
     result = {
         "verdict": "fail" if panics else "pass", "xen_version": "1.0", "xen_found": "1.0", "checks": checks,
         "accelerator": {"kind": "tcg", "reason": "none"}, "qemu_version": "1", "qemu_command": [],
-        "events": [], "inputs": [], "attempts": 1, "started": "2030-01-01T00:00:00Z", "timings": {"total": 1.0},
+        "events": [], "inputs": [], "attempts": 1, "started": "2030-01-01T00:00:00Z",
+        "timings": {"total": 1.0},
     }  # fmt: skip
     (folder / "smoke").mkdir(exist_ok=True)
     (folder / "smoke" / "serial.log").write_text("(XEN) Xen version 1.0\n")

@@ -58,6 +58,7 @@ def test_the_commit_that_breaks_the_compile_is_found(site: Site, commits: list[s
     assert str(found).startswith(f"First bad commit: {commits[culprit][:12]} x86/mm: change {culprit} (")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("check", ["smoke", "smoke:xl-list", "check", "reproduce"])
 def test_the_commit_that_breaks_a_check_is_found(site: Site, commits: list[str], check: str) -> None:
     """A commit that panics at boot compiles well; so does one that is not reproducible."""
@@ -123,6 +124,7 @@ def test_a_boot_that_fails_once_is_no_verdict(site: Site, commits: list[str]) ->
     assert bisection(site, commits[0], commits[COUNT], "smoke").run().culprit.commit == commits[40]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("first", "message"), [(0, "is not good"), (COUNT + 1, "is not bad")])
 def test_ends_that_are_not_what_they_are_said_to_be(
     site: Site, commits: list[str], first: int, message: str

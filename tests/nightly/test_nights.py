@@ -55,6 +55,23 @@ def test_a_red_night_says_where_why_and_who(site: Site) -> None:
     assert site.night().outcome is Outcome.NOTHING
 
 
+def test_only_what_is_green_is_published(site: Site) -> None:
+    """Users of the unstable channel would get what does not boot, or nothing ever again."""
+    assert site.night().published
+    site.commit("second")
+    red = site.night("smoke red")
+    assert not red.published
+    assert "publish" not in [stage.name for stage in red.stages]
+    site.commit("third")
+    unpublished = site.night("publish host")
+    assert (unpublished.outcome, unpublished.published) == (Outcome.INFRASTRUCTURE, False)
+    assert unpublished.note.startswith("publish ended with exit status 3")
+    assert site.night().published
+    site.commit("fourth")
+    kept = site.night(publish=False)
+    assert (kept.outcome, kept.published) == (Outcome.GOOD, False)
+
+
 def test_a_flake_passes_and_is_counted(site: Site) -> None:
     """A test bed that fails now and then must not turn nights red, nor go unseen."""
     night = site.night("smoke red 1")

@@ -25,6 +25,8 @@ _RELEASE_HELP = {
     "image": "A name from containers/, to build in instead of the release's own.",
 }
 
+_LOCKED_HELP = "An image without a lock is an error, as it is where CI is set; otherwise its lock is made."
+
 # The parts are imported where they are used: a command must not wait for what it does not need.
 
 
@@ -34,11 +36,15 @@ def _settings(context: Context) -> Settings:
     return Settings.read(context.config.pipeline)
 
 
-def _steps(context: Context, release: str, without: str = "", image: str = "") -> Steps:
+def _steps(context: Context, release: str, without: str = "", image: str = "", locked: bool = False) -> Steps:
+    import msgspec
+
     from pipeline.settings import words
     from pipeline.steps import Steps
 
     settings = _settings(context)
+    if locked:
+        settings = msgspec.structs.replace(settings, locked=True)
     return Steps(settings, release or settings.release, words(without), image)
 
 
@@ -77,34 +83,63 @@ def fetch(context: Context, release: str = "", without: str = "", from_: str = "
 
 @task(
     positional=[],
-    help={"name": "A name from containers/; without one, the default release's image."},
+    help={
+        "name": "A name from containers/; without one, the default release's image.",
+        "verify": "Assemble it twice from nothing and compare, file by file where the tars differ.",
+        "export": "Write it to this file, for another machine or `docker load`.",
+        "import": "Take it from a file that --export or `docker save` wrote, if it is the locked one.",
+        "locked": _LOCKED_HELP,
+    },
 )
-def image(context: Context, name: str = "") -> None:
-    """Assemble an image from its lock, and verify it where it is in place.
+def image(
+    context: Context,
+    name: str = "",
+    verify: bool = False,
+    export: str = "",
+    import_: str = "",
+    locked: bool = False,
+) -> None:
+    """Assemble an image from its lock, verify it where it is in place, and try what it promises.
 
     Example: ./inv image debian-bookworm
     """
-    from pipeline.image import assembly
+    from pipeline.image import exchange, twice
+    from pipeline.image.definition import read_definition
+    from pipeline.image.proof import prove
 
-    settings = _settings(context)
-    name = name or _steps(context, "").release.image
-    ready = assembly.prepare(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
+    steps = _steps(context, "", locked=locked)
+    settings, name = steps.settings, name or steps.release.image
+    if import_:
+        exchange.read(name, Path(import_).expanduser(), settings.open_store)
+    ready = steps.named_image(name)
     ready.verify()
     ready.layer()
+    prove(name, read_definition(name), ready.root, settings.open_store)
+    if verify:
+        sha256 = twice.verify(ready, settings.open_mirrors, jobs=settings.downloads)
+        _print(f"Assembled twice: both times the locked tar, {sha256}")
+    if export:
+        exchange.write(ready, Path(export).expanduser())
     _print(f"{ready.id} {ready.root}")
 
 
-@task(positional=["name"], help={"name": "A name from containers/."})
-def image_lock(context: Context, name: str) -> None:
-    """Make an image's lock from today's packages (online).
+@task(
+    positional=["name"],
+    help={
+        "name": "A name from containers/.",
+        "date": "For Arch: another day of the archive, YYYY-MM-DD; the definition names it from then on.",
+    },
+)
+def image_lock(context: Context, name: str, date: str = "") -> None:
+    """Make an image's lock (online): from today's packages, or from a day of the Arch archive.
 
-    Example: ./inv image.lock debian-bookworm
+    Example: ./inv image.lock arch --date 2026-11-01
     """
-    from pipeline.image import assembly, definition
+    from pipeline.image import lock, locking
 
     settings = _settings(context)
-    assembly.make_lock(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
-    _print(definition.lock_path(name))
+    locking.make(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads, date=date)
+    _print(lock.lock_path(name))
 
 
 @task(positional=[], help=dict(_RELEASE_HELP))
@@ -251,10 +286,16 @@ def reproduce(context: Context, target: str = "", vary: str = "") -> None:
     help={
         **_RELEASE_HELP,
         "reproduce": "Also build it a second time; --no-reproduce leaves that out.",
+        "locked": _LOCKED_HELP,
     },
 )
 def release(
-    context: Context, release: str = "", without: str = "", image: str = "", reproduce: bool = True
+    context: Context,
+    release: str = "",
+    without: str = "",
+    image: str = "",
+    reproduce: bool = True,
+    locked: bool = False,
 ) -> None:
     """Fetch, build, check, build again and boot a release, then sum it up.
 
@@ -262,7 +303,7 @@ def release(
     """
     from pipeline import summary
 
-    built, rows = _steps(context, release, without, image).run_all(reproduce=reproduce)
+    built, rows = _steps(context, release, without, image, locked).run_all(reproduce=reproduce)
     _print(summary.render(built, rows))
 
 

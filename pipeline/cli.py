@@ -49,6 +49,7 @@ class _ProjectConfig(Config):
             "packager": "Unknown Packager",
             "signing_key": "",
             "trusted_keys": "",
+            "locked": "0",
             "store": "",
             "artifacts": "artifacts",
             "without": "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,14 @@ def sync_tree(folder: Path) -> None:
     """Make everything on the file system that holds ``folder`` durable (syncfs(2) by way of sync(1))."""
     # One syncfs for tens of thousands of files; an fsync each would take minutes.
     run(["sync", "--file-system", folder])
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or its copy on another file system."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def sha256(path: Path) -> str:

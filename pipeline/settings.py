@@ -66,8 +66,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     compile uses and ``downloads`` how many files are fetched at once; 0 jobs means one a core.
     ``packager`` is makepkg's PACKAGER, which is written into packages. ``signing_key`` is the fingerprint of
     the OpenPGP key that signs, none where it is empty; ``trusted_keys`` are files with the public keys of
-    others whose signatures count. ``aur`` is the AUR's git repository. ``store`` and ``artifacts`` are
-    folders; a relative one counts from the project.
+    others whose signatures count. ``locked`` makes a missing lock of an image an error. ``aur`` is the AUR's
+    git repository. ``store`` and ``artifacts`` are folders; a relative one counts from the project.
     """
 
     release: str
@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     packager: str = "Unknown Packager"
     signing_key: Annotated[str, msgspec.Meta(pattern="^([0-9A-F]{40})?$")] = ""
     trusted_keys: str | tuple[str, ...] = ()
+    locked: bool = False
     store: str = ""
     artifacts: str = "artifacts"
     mirrors: MirrorSettings = MirrorSettings()
@@ -110,6 +111,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """The files in ``trusted_keys``."""
         named = words(self.trusted_keys) if isinstance(self.trusted_keys, str) else self.trusted_keys
         return tuple((PROJECT / Path(name).expanduser()).resolve() for name in named)
+
+    @property
+    def keeps_locks(self) -> bool:
+        """Whether a missing lock of an image is an error: where nobody could commit a new one, it is."""
+        return self.locked or os.environ.get("CI", "").lower() not in ("", "0", "false")
 
     @property
     def open_store(self) -> Store:

@@ -127,14 +127,19 @@ class Steps:
 
     def image(self) -> Image:
         """Make the release's image ready for use."""
-        return self._image(self.release.image)
+        return self.named_image(self.release.image)
 
     def packaging_image(self) -> Image:
         """Make the image ready that has makepkg; mostly the release's image itself."""
-        return self._image(read_definition(self.release.image).packaging or self.release.image)
+        return self.named_image(read_definition(self.release.image).packaging or self.release.image)
 
-    def _image(self, name: str) -> Image:
+    def named_image(self, name: str) -> Image:
+        """Make an image ready for use; one without a lock gets it, unless locks are not to be made."""
+        from pipeline.image import locking
+
         settings = self.settings
+        if not settings.keeps_locks:
+            locking.ensure(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
         return assembly.prepare(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
 
     def plan(self) -> Plan:
@@ -205,7 +210,7 @@ class Steps:
         from pipeline.smoke.suite import smoke
 
         image = self.image()
-        kernel = image.lock.kernel
+        kernel = image.kernel
         if kernel is None:
             raise UsageError(f"Image {image.name} names no kernel to boot (at kernel of its definition).")
         settings = self.settings

@@ -16,7 +16,8 @@ import msgspec
 from pipeline import evidence, files, provenance, records, release, sbom, seal
 from pipeline.build import Build, BuildRecord, BuiltPackage
 from pipeline.evidence import Evidence, Kind
-from pipeline.image.assembly import Image, read_lock
+from pipeline.image.assembly import Image
+from pipeline.image.lock import read_lock
 from pipeline.provenance import Origin
 from pipeline.store import Store
 

@@ -19,10 +19,9 @@ import filelock
 import platformdirs
 import pytest
 
-from pipeline.definition import read_toml
 from pipeline.fetch import fetch
-from pipeline.image import assembly, debian
-from pipeline.image.definition import Lock
+from pipeline.image import assembly, debian, locking
+from pipeline.image.lock import parse_lock
 from pipeline.mirrors import Mirrors
 from pipeline.store import Store
 from tests import checkouts, servers, small
@@ -74,7 +73,7 @@ def tiny(shared_folder: Path) -> Tiny:
 
     Making it takes a minute, so it is kept in the store until the code that makes it changes.
     """
-    code = [Path(module.__file__).read_bytes() for module in (debian, assembly) if module.__file__]
+    code = [Path(module.__file__).read_bytes() for module in (debian, assembly, locking) if module.__file__]
     key = hashlib.sha256(b"".join([TINY.encode(), *code])).hexdigest()[:16]
     folder = _store().root / "tests" / key
     checkout = Checkout(folder / "tiny für sich", folder / "tiny store")
@@ -86,7 +85,7 @@ def tiny(shared_folder: Path) -> Tiny:
             lock.with_suffix(".toml").write_text(TINY)
             checkout.run("image.lock", "tiny").fine()
         checkout.run("image", "tiny").fine()
-    return Tiny(checkout, assembly.Image("tiny", read_toml(lock, Lock), Store(checkout.store)))
+    return Tiny(checkout, assembly.Image("tiny", parse_lock(lock, arch=False), Store(checkout.store)))
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +214,6 @@ def image_root(image: assembly.Image) -> Path:
 @pytest.fixture(scope="session")
 def kernel_deb(image: assembly.Image) -> Path:
     """The stock kernel that dom0 runs."""
-    assert image.lock.kernel is not None
-    source = image.lock.kernel.source
+    assert image.kernel is not None
+    source = image.kernel.source
     return fetch([source], image.store, Mirrors())[source.sha256]

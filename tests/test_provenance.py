@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import files, provenance, release, sbom
-from pipeline.image.assembly import Image, read_lock
+from pipeline.image.assembly import Image
+from pipeline.image.lock import read_lock
 from pipeline.provenance import Origin, ProvenanceError
 from pipeline.release import RELEASES
 from pipeline.sbom import SbomError

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pipeline import recipe, release
 from pipeline.definition import read_toml, toml_inline
 from pipeline.errors import UsageError
-from pipeline.image.definition import Definition, Lock
+from pipeline.image.definition import ArchDefinition, DebianDefinition
+from pipeline.image.lock import ArchLock, DebianLock
 from pipeline.release import BranchLock, Release
 
 SUM = "a" * 64
@@ -118,7 +119,7 @@ LINES = GOOD.splitlines()
 
 
 @given(
-    kind=st.sampled_from([Release, Lock, Definition]),
+    kind=st.sampled_from([Release, DebianLock, ArchLock, DebianDefinition, ArchDefinition]),
     lines=st.lists(
         st.one_of(
             st.sampled_from(LINES),

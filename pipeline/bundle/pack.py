@@ -66,7 +66,7 @@ def _rebuild(
             f"Release {build.record.release} is no longer what build {build.record.build_id} was made from.",
             hint=f"./inv release {build.record.release} makes a new one.",
         )
-    needed = {s.sha256: s for one in (plan.image, plan.packaging) for s in one.lock.sources}
+    needed = {s.sha256: s for one in (plan.image, plan.packaging) for s in one.sources}
     settings = steps.settings
     image_files = (
         fetch(list(needed.values()), settings.open_store, settings.open_mirrors, jobs=settings.downloads)

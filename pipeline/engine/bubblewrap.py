@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.engine.job import WORKSPACE, Circumstances, Job, JobFailedError, Limits, OutputError
 from pipeline.files import write_text
-from pipeline.image.assembly import Image
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
+
+if TYPE_CHECKING:
+    from pipeline.image.assembly import Image
 
 # mount.fuse3(8): nobody else changes the files, so the kernel may remember what it knows of them.
 _CACHED = "kernel_cache,entry_timeout=3600,negative_timeout=0,attr_timeout={}"
@@ -36,10 +38,14 @@ class Bubblewrap:
     def run(self, job: Job, image: Image, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job; see Engine.run."""
         image.verify()
+        self.run_in(job, image.root, image.name, output, on_line)
+
+    def run_in(self, job: Job, root: Path, name: str, output: Path, on_line: Callable[[str], None]) -> None:
+        """Run a job in an unpacked root, which messages call image ``name``; see Engine.run."""
         with self._workspace(job) as workspace, self._seen(workspace, job) as seen:
             argv = [
                 *_limits(job.limits),
-                *_sandbox(image.root, seen, self._passwd(image, job), job),
+                *_sandbox(root, seen, self._passwd(root, job), job),
                 *job.argv,
             ]
             result = run(
@@ -51,7 +57,7 @@ class Bubblewrap:
             )
             if result.status != 0:
                 raise JobFailedError(
-                    f"{job.command[0]} ended with {describe_status(result.status)} in image {image.name}.",
+                    f"{job.command[0]} ended with {describe_status(result.status)} in image {name}.",
                     hint=result.output,
                 )
             _take(workspace, job, output)
@@ -67,6 +73,9 @@ class Bubblewrap:
                 target = workspace / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
+            for path in (workspace, *workspace.rglob("*")):
+                if path.is_dir():
+                    path.chmod(0o755)  # whatever this process's umask is
             uid = job.circumstances.uid
             if os.geteuid() == 0:
                 for path in (workspace, *workspace.rglob("*")):
@@ -92,13 +101,13 @@ class Bubblewrap:
         finally:
             run(["fusermount", "-u", "-z", mirror])
 
-    def _passwd(self, image: Image, job: Job) -> Path | None:
+    def _passwd(self, root: Path, job: Job) -> Path | None:
         """A table of users that knows the job's, where that is not the image's builder."""
         who = job.circumstances
         if (who.user, who.uid) == (Circumstances.user, Circumstances.uid):
             return None
         path = self.scratch / f"passwd-{who.user}-{who.uid}"
-        lines = (image.root / "etc/passwd").read_text().splitlines()
+        lines = (root / "etc/passwd").read_text().splitlines()
         others = [line for line in lines if not line.startswith("builder:")]
         line = f"{who.user}:x:{who.uid}:{who.uid}::{WORKSPACE}:/usr/sbin/nologin"
         write_text(path, "\n".join([*others, line]) + "\n")

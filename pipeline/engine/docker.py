@@ -30,11 +30,12 @@ from pipeline.engine.job import (
     OutputError,
 )
 from pipeline.errors import TimeLimitError
-from pipeline.image.assembly import Image
 from pipeline.run import TAIL_LINES
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
+
+    from pipeline.image.assembly import Image
 
 _LABEL = "xen-aur-pipeline"
 _OWNER = "xen-aur-pipeline.owner"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pipeline.errors import FailureError, HostError
-from pipeline.image.assembly import Image
+
+if TYPE_CHECKING:
+    from pipeline.image.assembly import Image
 
 WORKSPACE = "/build"
 """The folder that a job finds its inputs in, writes to, and starts in: the same under every engine."""

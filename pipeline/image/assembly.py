@@ -1,34 +1,26 @@
-"""From a lock to an image that is ready for use, and from a definition to its lock."""
+"""From a lock to an image that is ready for use."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import msgspec
 
 from pipeline import files, log
-from pipeline.definition import read_toml
-from pipeline.errors import HostError, IntegrityError, UsageError
-from pipeline.fetch import fetch
-from pipeline.image import debian, tree
-from pipeline.image.definition import (
-    Definition,
-    Lock,
-    LockedPackage,
-    definition_path,
-    lock_path,
-    read_definition,
-    render_lock,
-)
+from pipeline.errors import IntegrityError
+from pipeline.fetch import DownloadError, fetch
+from pipeline.image import arch, debian, tree
+from pipeline.image.definition import ArchDefinition, DebianDefinition, Definition, read_definition
+from pipeline.image.lock import ArchLock, DebianLock, Lock, LockedDeb, lock_path, read_lock
 from pipeline.image.oci import DockerImage
+from pipeline.image.proof import prove
 from pipeline.mirrors import Mirrors
 from pipeline.run import run
 from pipeline.scratch import scratch
+from pipeline.source import Source
 from pipeline.store import Store
 
 
@@ -52,6 +44,23 @@ class Image:
     def lock_sha256(self) -> str:
         """The hash of the lock file as it is now."""
         return files.sha256(lock_path(self.name))
+
+    @property
+    def kernel(self) -> LockedDeb | None:
+        """The package with the dom0 kernel of the smoke boots, where the image has one."""
+        lock = self.lock
+        if isinstance(lock, ArchLock):
+            definition = read_definition(self.name)
+            assert isinstance(definition, ArchDefinition)
+            if definition.kernel_of is None:
+                return None
+            lock = read_lock(definition.kernel_of)
+        return lock.kernel if isinstance(lock, DebianLock) else None
+
+    @property
+    def sources(self) -> list[Source]:
+        """All that the image is made of, and the kernel, as things to fetch."""
+        return [*self.lock.sources, *([self.kernel.source] if self.kernel else [])]
 
     @property
     def docker(self) -> DockerImage:
@@ -100,31 +109,12 @@ class Image:
         )
 
 
-def definition_sha256(definition: Definition) -> str:
-    """Hash what of a definition reaches the image: comments and layout do not, nor does ``packaging``."""
-    bare = msgspec.structs.replace(definition, packaging=None)
-    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
-
-
-def read_lock(name: str) -> Lock:
-    """Read an image's lock; raises UsageError where it is missing or was made from another definition."""
-    definition = read_definition(name)
-    path = lock_path(name)
-    if not path.is_file():
-        raise UsageError(
-            f"Image {name} has no lock.", hint=f"./inv image.lock {name} makes one (it needs the network)."
-        )
-    lock = read_toml(path, Lock)
-    if lock.definition_sha256 != definition_sha256(definition):
-        raise UsageError(
-            f"{definition_path(name)} has changed since {path.name} was made.",
-            hint=f"./inv image.lock {name} makes a new one.",
-        )
-    return lock
-
-
 def prepare(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4) -> Image:
-    """Return image ``name``, ready for use: nothing is done where it is in place already."""
+    """Return image ``name``, ready for use: nothing is done where it is in place already.
+
+    Raises UsageError where it has no lock, IntegrityError where its bytes are not the locked ones,
+    ProofError where it does not do what its definition promises, and HostError.
+    """
     image = Image(name, read_lock(name), store)
     (store.root / "images").mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(store.root / "images" / f"{image.lock.rootfs_sha256}.lock"):
@@ -142,31 +132,61 @@ def _tar(image: Image, mirrors: Mirrors, jobs: int) -> Path:
         found = None
     if found is not None:
         return found
-    lock = image.lock
-    debs = fetch([p.source for p in lock.packages], image.store, mirrors, jobs=jobs)
-    definition = read_definition(image.name)
     with scratch(image.store.root / "scratch", "image") as folder, log.step("Assembling"):
-        tar = debian.assemble(definition, lock.packages, debs, lock.source_date_epoch, folder)
+        tar = assemble(image, mirrors, folder, jobs=jobs)
         try:
-            return image.store.add_file(tar, lock.rootfs_sha256)
+            return image.store.add_file(tar, image.lock.rootfs_sha256)
         except IntegrityError as e:
             raise IntegrityError(
                 f"Image {image.name} came out differently from its lock. {e.message}",
-                hint="This host's mmdebstrap, apt or dpkg behaves differently from those that made the lock.",
+                hint="This host's tools behave differently from those that made the lock: "
+                f"./inv image {image.name} --verify says in which files.",
             ) from e
 
 
+def assemble(image: Image, mirrors: Mirrors, folder: Path, *, jobs: int) -> Path:
+    """Fetch an image's packages and make its tar, in ``folder``, whether it is the locked one or not."""
+    definition = read_definition(image.name)
+    found = obtain(definition, image.lock, image.store, mirrors, jobs=jobs)
+    return from_files(definition, image.lock, found, folder)
+
+
+def obtain(
+    definition: Definition, lock: Lock, store: Store, mirrors: Mirrors, *, jobs: int
+) -> dict[str, Path]:
+    """Bring all that an image is assembled from into the store; returns the entries by SHA-256."""
+    try:
+        if isinstance(lock, ArchLock):
+            # The few first: where the archive does not answer, the message need not name every package.
+            fetch([database.source for database in lock.databases], store, mirrors, jobs=jobs)
+        return fetch(lock.sources, store, mirrors, jobs=jobs)
+    except DownloadError as e:
+        if isinstance(definition, ArchDefinition):
+            e.hint = "\n".join(filter(None, (e.hint, definition.way_out)))
+        raise
+
+
+def from_files(definition: Definition, lock: Lock, found: Mapping[str, Path], folder: Path) -> Path:
+    """Make a lock's tar, in ``folder``, from files that were fetched."""
+    if isinstance(lock, ArchLock):
+        return arch.assemble(lock, found, folder)
+    assert isinstance(definition, DebianDefinition)
+    return debian.assemble(definition, lock.packages, found, lock.source_date_epoch, folder)
+
+
 def _unpack(image: Image, tar: Path) -> None:
-    """Unpack the root file system; the folder gets its name only when it is complete and as locked."""
+    """Unpack the root; the folder gets its name only when it is complete, as locked, and proven."""
     with scratch(image.store.root / "scratch", "unpack") as folder, log.step("Unpacking"):
-        manifest = _unpack_tree(tar, folder / "image")
+        manifest = unpack(tar, folder / "image")
         if tree.manifest_sha256(manifest) != image.lock.tree_sha256:
             raise IntegrityError(f"Image {image.name} did not unpack to the files of its lock.")
+        prove(image.name, read_definition(image.name), folder / "image" / "root", image.store)
         files.sync_tree(folder / "image")
         (folder / "image").rename(image.folder)
 
 
-def _unpack_tree(tar: Path, folder: Path) -> str:
+def unpack(tar: Path, folder: Path) -> str:
+    """Unpack a root file system's tar into ``folder``/root, and return and keep the tree's manifest."""
     root = folder / "root"
     # mmdebstrap leaves /dev out with what is in it; bubblewrap mounts its own there.
     (root / "dev").mkdir(parents=True)
@@ -177,43 +197,3 @@ def _unpack_tree(tar: Path, folder: Path) -> str:
     manifest = tree.manifest(root)
     (folder / "manifest").write_text(manifest, encoding="utf-8")
     return manifest
-
-
-def make_lock(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4) -> Lock:
-    """Resolve, fetch and assemble image ``name`` from today's suite, and write its lock."""
-    definition = read_definition(name)
-    found = _resolve(definition, store, mirrors)
-    wanted: Sequence[LockedPackage] = [*found.packages, *([found.kernel] if found.kernel else [])]
-    debs = fetch([p.source for p in wanted], store, mirrors, jobs=jobs)
-    with scratch(store.root / "scratch", "lock") as folder, log.step(f"Assembling {name}"):
-        tar = debian.assemble(definition, found.packages, debs, found.source_date_epoch, folder)
-        entry = store.add_file(tar)
-        manifest = _unpack_tree(entry, folder / "image")
-        lock = Lock(
-            definition_sha256=definition_sha256(definition),
-            release_sha256=found.release_sha256,
-            source_date_epoch=found.source_date_epoch,
-            rootfs_sha256=entry.name,
-            tree_sha256=tree.manifest_sha256(manifest),
-            image_id=DockerImage(entry.name, found.source_date_epoch).id,
-            packages=found.packages,
-            kernel=found.kernel,
-        )
-    files.write_text(lock_path(name), render_lock(lock))
-    return lock
-
-
-def _resolve(definition: Definition, store: Store, mirrors: Mirrors) -> debian.Resolution:
-    """Resolve against the first Debian mirror that answers."""
-    failures = []
-    for root in mirrors.resolve("debian:dists"):
-        mirror = root.removesuffix("/dists")
-        with (
-            scratch(store.root / "scratch", "apt") as folder,
-            log.step(f"Resolving {definition.suite} on {mirror}"),
-        ):
-            try:
-                return debian.resolve(definition, mirror, folder)
-            except HostError as e:
-                failures.append(f"{mirror}: {e.message} {e.hint or ''}")
-    raise HostError(f"No Debian mirror could resolve suite {definition.suite}.", hint="\n".join(failures))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -14,7 +13,8 @@ from debian.deb822 import Packages, Release
 
 from pipeline import files, log
 from pipeline.errors import CommandError, HostError, IntegrityError
-from pipeline.image.definition import Definition, LockedPackage
+from pipeline.image.definition import DebianDefinition
+from pipeline.image.lock import LockedDeb
 from pipeline.run import run
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -48,11 +48,11 @@ class Resolution:
 
     release_sha256: str
     source_date_epoch: int
-    packages: tuple[LockedPackage, ...]
-    kernel: LockedPackage | None
+    packages: tuple[LockedDeb, ...]
+    kernel: LockedDeb | None
 
 
-def resolve(definition: Definition, mirror: str, scratch: Path) -> Resolution:
+def resolve(definition: DebianDefinition, mirror: str, scratch: Path) -> Resolution:
     """Ask apt which packages make up the image today; apt checks the suite's signature on the way.
 
     ``mirror`` is the root of a Debian mirror, ``scratch`` an empty folder.
@@ -90,7 +90,7 @@ class _Apt:
             raise HostError("apt could not resolve the image's packages.", hint=e.hint) from e
 
 
-def _private_apt(definition: Definition, mirror: str, scratch: Path) -> _Apt:
+def _private_apt(definition: DebianDefinition, mirror: str, scratch: Path) -> _Apt:
     if not _KEYRING.is_file():
         raise HostError(f"{_KEYRING} is missing.", hint="./inv setup installs it.")
     for folder in ("etc/preferences.d", "state/lists/partial", "cache/archives/partial"):
@@ -119,13 +119,13 @@ def _private_apt(definition: Definition, mirror: str, scratch: Path) -> _Apt:
     return _Apt(config)
 
 
-def _index(lists: Path) -> dict[str, LockedPackage]:
+def _index(lists: Path) -> dict[str, LockedDeb]:
     """Read the suite's Packages indices into a table by path in the archive."""
-    index: dict[str, LockedPackage] = {}
+    index: dict[str, LockedDeb] = {}
     for path in lists.glob("*_Packages"):
         with path.open("rb") as file:
             for entry in Packages.iter_paragraphs(file, use_apt_pkg=False):
-                index[entry["Filename"]] = LockedPackage(
+                index[entry["Filename"]] = LockedDeb(
                     name=entry["Package"],
                     version=entry["Version"],
                     url=f"debian:{entry['Filename']}",
@@ -143,8 +143,8 @@ def _print_uris(output: str, mirror: str) -> list[str]:
 
 
 def assemble(
-    definition: Definition,
-    packages: Sequence[LockedPackage],
+    definition: DebianDefinition,
+    packages: Sequence[LockedDeb],
     debs: Mapping[str, Path],
     source_date_epoch: int,
     scratch: Path,
@@ -190,8 +190,8 @@ def assemble(
 
 
 def _repository(
-    definition: Definition,
-    packages: Sequence[LockedPackage],
+    definition: DebianDefinition,
+    packages: Sequence[LockedDeb],
     debs: Mapping[str, Path],
     scratch: Path,
 ) -> Path:
@@ -204,7 +204,7 @@ def _repository(
     for package in packages:
         if package.sha256 not in debs:
             raise IntegrityError(f"{package.source.name} is not in the store.")
-        _link_or_copy(debs[package.sha256], repository / package.source.name)
+        files.link_or_copy(debs[package.sha256], repository / package.source.name)
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     index = run(["apt-ftparchive", "packages", "."], cwd=repository, env=env, merge_stderr=False)
     (repository / "Packages").write_text(index.output)
@@ -213,10 +213,3 @@ def _repository(
     (repository / "Release").write_text(release.output)
     log.info(f"{len(packages)} packages, {log.size(sum(p.size for p in packages))}, from the lock")
     return repository
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)

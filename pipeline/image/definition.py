@@ -1,27 +1,37 @@
-"""What an image is: its definition (written by hand) and its lock (written by image.lock)."""
+"""What an image is to be: its definition, written by hand in containers/."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 
-from pipeline.definition import read_toml, toml_inline
+from pipeline import files
+from pipeline.definition import convert, load_toml
 from pipeline.errors import UsageError
-from pipeline.source import FileName, Sha256, Source, Url
+from pipeline.source import ProjectPath
 
 CONTAINERS = Path(__file__).resolve().parents[2] / "containers"
 
 DebianName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+ImageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+# PKGBUILD(5), "pkgname".
+ArchName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9@_+][a-z0-9@._+-]*$", max_length=200)]
+Repository = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=50)]
+Day = Annotated[str, msgspec.Meta(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
 
 
-class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+class DebianDefinition(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     """A Debian root file system: a suite, and the packages that it holds beyond the essential ones.
 
     ``kernel`` is a package that is fetched and locked but not installed: the dom0 kernel of the smoke
     boots. ``packaging`` names another image that makes the packages, where this one's userland is too old
-    for makepkg.
+    for makepkg. ``proof`` holds scripts for bash by what they show; all must succeed in the finished image.
     """
 
     suite: DebianName
@@ -29,45 +39,39 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     components: tuple[DebianName, ...] = ("main",)
     architecture: DebianName = "amd64"
     kernel: DebianName | None = None
-    packaging: DebianName | None = None
+    packaging: ImageName | None = None
+    proof: dict[str, str] = {}
 
 
-class LockedPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One .deb of an image; ``version`` is for the reader of a diff, the hash is what counts."""
+class ArchDefinition(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """An Arch Linux root file system: a day of the Arch Linux Archive, and packages or groups of that day.
 
-    name: FileName
-    version: str
-    url: Url
-    size: Annotated[int, msgspec.Meta(ge=1)]
-    sha256: Sha256
-
-    @property
-    def source(self) -> Source:
-        """The package as something to fetch."""
-        return Source(name=self.url.rpartition("/")[2], urls=(self.url,), size=self.size, sha256=self.sha256)
-
-
-class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that fixes an image's bytes, and what those bytes must then be.
-
-    ``definition_sha256`` ties the lock to the definition that it was made from; ``release_sha256`` is
-    the suite's signed InRelease file at that time. ``rootfs_sha256`` is the root file system's tar,
-    ``tree_sha256`` its unpacked tree (see ``pipeline.image.tree``), ``image_id`` the docker image.
+    ``repositories`` are in pacman's order: the first that has a package gives it. ``alternative`` names an
+    image to use where the archive does not answer, and ``kernel_of`` one whose dom0 kernel the smoke boots
+    take. ``keys`` is a file of OpenPGP keys in the project that signatures are verified with besides the
+    host's. ``packaging`` and ``proof`` are as in DebianDefinition.
     """
 
-    definition_sha256: Sha256
-    release_sha256: Sha256
-    source_date_epoch: int
-    rootfs_sha256: Sha256
-    tree_sha256: Sha256
-    image_id: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
-    packages: tuple[LockedPackage, ...]
-    kernel: LockedPackage | None = None
+    snapshot: Day
+    packages: Annotated[tuple[ArchName, ...], msgspec.Meta(min_length=1)]
+    repositories: Annotated[tuple[Repository, ...], msgspec.Meta(min_length=1)]
+    keys: ProjectPath | None = None
+    alternative: ImageName | None = None
+    kernel_of: ImageName | None = None
+    packaging: ImageName | None = None
+    proof: dict[str, str] = {}
 
     @property
-    def sources(self) -> list[Source]:
-        """All that the image is made of, and the kernel, as things to fetch."""
-        return [package.source for package in (*self.packages, *([self.kernel] if self.kernel else []))]
+    def way_out(self) -> str | None:
+        """What to do where the archive does not answer."""
+        return (
+            f"--image {self.alternative} builds without the Arch Linux Archive." if self.alternative else None
+        )
+
+
+Definition: TypeAlias = DebianDefinition | ArchDefinition
 
 
 def definition_path(name: str) -> Path:
@@ -79,27 +83,28 @@ def definition_path(name: str) -> Path:
     return path
 
 
-def lock_path(name: str) -> Path:
-    """Where the lock of image ``name`` is or will be."""
-    return CONTAINERS / f"{name}.lock"
-
-
 def read_definition(name: str) -> Definition:
-    """Read ``containers/NAME.toml``."""
-    return read_toml(definition_path(name), Definition)
+    """Read ``containers/NAME.toml``; a snapshot makes it an Arch image, a suite a Debian one."""
+    path = definition_path(name)
+    data = load_toml(path)
+    if "snapshot" in data:
+        return convert(path, data, ArchDefinition)
+    return convert(path, data, DebianDefinition)
 
 
-def render_lock(lock: Lock) -> str:
-    """Render a lock as TOML with one line a package, sorted, so that two locks diff well."""
-    fields = ("definition_sha256", "release_sha256", "rootfs_sha256", "tree_sha256", "image_id")
-    lines = ["# Made by `./inv image.lock`; not to be edited by hand."]
-    lines += [f'{field} = "{getattr(lock, field)}"' for field in fields]
-    lines.append(f"source_date_epoch = {lock.source_date_epoch}")
-    if lock.kernel is not None:
-        lines.append(f"kernel = {toml_inline(msgspec.structs.asdict(lock.kernel))}")
-    lines.append("packages = [")
-    lines += [
-        f"  {toml_inline(msgspec.structs.asdict(p))}," for p in sorted(lock.packages, key=lambda p: p.name)
-    ]
-    lines.append("]")
-    return "\n".join(lines) + "\n"
+def set_snapshot(name: str, day: str) -> None:
+    """Write another day into an Arch image's definition, and leave the rest of the file as it is."""
+    path = definition_path(name)
+    text, count = re.subn(
+        r"^snapshot\s*=.*$", f'snapshot = "{day}"', path.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert count == 1
+    files.write_text(path, text)
+
+
+def definition_sha256(definition: Definition) -> str:
+    """Hash what of a definition reaches the image: comments and layout do not, nor do other images."""
+    bare: Definition = msgspec.structs.replace(definition, packaging=None, proof={})
+    if isinstance(bare, ArchDefinition):
+        bare = msgspec.structs.replace(bare, alternative=None, kernel_of=None, keys=None)
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()

@@ -1,7 +1,9 @@
 """A root file system as a docker image with fixed metadata, so that its id is the same everywhere.
 
-Format: Docker Image Specification v1.2, "Combined Image JSON + Filesystem Changeset Format"; the image
-id is the SHA-256 of the configuration's bytes.
+One archive is of two formats at once: the OCI Image Layout (OCI Image Format Specification v1.0,
+"image-layout.md") once it is unpacked, and with ``manifest.json`` what `docker load` takes (Docker Image
+Specification v1.2, "Combined Image JSON + Filesystem Changeset Format"). The image id is the SHA-256 of the
+configuration's bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from pathlib import Path
 
 import msgspec
 
+MANIFEST = "manifest.json"
+"""The member of an archive that says which others are the configuration and the layers."""
+
 _CHUNK = 1 << 20
+_MEDIA = "application/vnd.oci.image"
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class DockerImage:
     def config(self) -> bytes:
         """The image's configuration, byte for byte."""
         created = datetime.fromtimestamp(self.source_date_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return msgspec.json.encode(
+        return _json(
             {
                 "architecture": "amd64",
                 "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
@@ -37,25 +43,62 @@ class DockerImage:
                 "history": [{"created": created, "created_by": "xen-aur-pipeline"}],
                 "os": "linux",
                 "rootfs": {"diff_ids": [f"sha256:{self.layer_sha256}"], "type": "layers"},
-            },
-            order="sorted",
+            }
         )
 
     @property
     def id(self) -> str:
         """The image id that an engine gives it, ``sha256:`` and 64 hexadecimal digits."""
-        return "sha256:" + hashlib.sha256(self.config).hexdigest()
+        return f"sha256:{_sha256(self.config)}"
 
     def archive(self, layer: Path) -> Iterator[bytes]:
-        """Yield the archive that ``docker load`` takes, with ``layer`` as its only layer."""
-        config_name = self.id.removeprefix("sha256:") + ".json"
-        layer_name = f"{self.layer_sha256}/layer.tar"
-        manifest = [{"Config": config_name, "Layers": [layer_name], "RepoTags": None}]
-        yield from _member(config_name, self.config)
-        yield _header(layer_name, layer.stat().st_size)
+        """Yield the archive that ``docker load`` takes, with ``layer`` as its only layer.
+
+        The small members come first, so that a reader knows what the layer must be before it comes.
+        """
+        size = layer.stat().st_size
+        manifest = _json(
+            {
+                "config": _descriptor("config.v1+json", _sha256(self.config), len(self.config)),
+                "layers": [_descriptor("layer.v1.tar", self.layer_sha256, size)],
+                "mediaType": f"{_MEDIA}.manifest.v1+json",
+                "schemaVersion": 2,
+            }
+        )
+        index = {
+            "manifests": [_descriptor("manifest.v1+json", _sha256(manifest), len(manifest))],
+            "mediaType": f"{_MEDIA}.index.v1+json",
+            "schemaVersion": 2,
+        }
+        loaded = {
+            "Config": _blob(_sha256(self.config)),
+            "Layers": [_blob(self.layer_sha256)],
+            "RepoTags": None,
+        }
+        yield from _member("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        yield from _member("index.json", _json(index))
+        yield from _member(MANIFEST, _json([loaded]))
+        yield from _member(_blob(_sha256(manifest)), manifest)
+        yield from _member(_blob(_sha256(self.config)), self.config)
+        yield _header(_blob(self.layer_sha256), size)
         yield from _content(layer)
-        yield from _member("manifest.json", msgspec.json.encode(manifest))
         yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _blob(sha256: str) -> str:
+    return f"blobs/sha256/{sha256}"
+
+
+def _descriptor(kind: str, sha256: str, size: int) -> dict[str, str | int]:
+    return {"digest": f"sha256:{sha256}", "mediaType": f"{_MEDIA}.{kind}", "size": size}
 
 
 def _header(name: str, size: int) -> bytes:

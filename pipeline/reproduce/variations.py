@@ -17,7 +17,7 @@ from pipeline.definition import read_toml
 from pipeline.engine.job import WORKSPACE, Circumstances
 from pipeline.errors import CommandError, UsageError
 from pipeline.image.assembly import Image
-from pipeline.image.definition import read_definition
+from pipeline.image.definition import DebianDefinition, read_definition
 from pipeline.mirrors import Mirrors
 from pipeline.run import run
 from pipeline.source import Source
@@ -170,10 +170,15 @@ def _locale(circumstances: Circumstances, around: Surroundings) -> _Result:
     return _with(circumstances, {**names, "LOCPATH": f"{WORKSPACE}/{_OWN}/locale"}, inputs)
 
 
+def _suite(image: Image) -> str:
+    definition = read_definition(image.name)
+    return definition.suite if isinstance(definition, DebianDefinition) else "Arch"
+
+
 def _clock(circumstances: Circumstances, around: Surroundings) -> _Result:
     """Days ahead, by libfaketime: programs that are linked to no libc keep the host's clock."""
     known = read_toml(Path(__file__).with_name("tools.toml"), _Tools).faketime
-    suites = {read_definition(image.name).suite for image in around.images}
+    suites = {_suite(image) for image in around.images}
     unknown = suites - known.keys()
     if unknown:
         return f"no libfaketime is known for {', '.join(sorted(unknown))}"

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.definition import read_toml
-from pipeline.image.definition import Lock, render_lock
+from pipeline.image.lock import parse_lock, render_lock
+from pipeline.image.oci import DockerImage
 from tests import checkouts
 from tests.checkouts import Checkout, running_in
 from tests.conftest import Tiny
@@ -42,7 +42,7 @@ def link(tiny: Tiny, checkout: Checkout, sha256: str) -> None:
 
 def edit_lock(checkout: Checkout, **changes: object) -> None:
     path = checkout.root / "containers" / "tiny.lock"
-    path.write_text(render_lock(msgspec.structs.replace(read_toml(path, Lock), **changes)))
+    path.write_text(render_lock(msgspec.structs.replace(parse_lock(path, arch=False), **changes)))
 
 
 def elsewhere() -> list[str]:
@@ -54,7 +54,8 @@ def elsewhere() -> list[str]:
 
 def test_every_host_assembles_the_same_bytes_and_no_others(tiny: Tiny, copy: Checkout) -> None:
     """Otherwise two maintainers build in different images, and neither is the locked one."""
-    edit_lock(copy, rootfs_sha256="0" * 64)
+    image_id = DockerImage("0" * 64, tiny.image.lock.source_date_epoch).id
+    edit_lock(copy, rootfs_sha256="0" * 64, image_id=image_id)
     environment = {"TZ": "Asia/Kolkata", "LC_ALL": "C", "LANG": "de_DE.UTF-8", "HOME": "/nowhere"}
     err = copy.run("image", "tiny", env=environment, prefix=elsewhere()).failed(3).err
     assert "came out differently from its lock" in err
@@ -69,7 +70,10 @@ def test_a_lock_of_another_definition_is_refused(copy: Checkout) -> None:
     path.write_text(path.read_text().replace('"busybox-static"', '"busybox-static", "gcc"'))
     assert "tiny.toml has changed" in copy.run("image", "tiny").failed(2).err
     (copy.root / "containers" / "tiny.lock").unlink()
-    assert "has no lock" in copy.run("image", "tiny").failed(2).err
+    err = copy.run("image", "tiny", "--locked").failed(2).err
+    assert "has no lock" in err
+    assert "image.lock tiny" in err
+    assert "has no lock" in copy.run("image", "tiny", env={"CI": "true"}).failed(2).err
 
 
 def test_a_lock_with_another_package_hash_is_caught(tiny: Tiny, copy: Checkout) -> None:

@@ -548,6 +548,25 @@ def bisect(
     _print(Bisection.read(_settings(context), release, good, bad, check, without).run())
 
 
+@task(
+    positional=[],
+    help={
+        "release": "The release whose nights are meant; without it, the one that nights build.",
+        "output": "Where the site goes; without it, artifacts/RELEASE/report.",
+    },
+)
+def report(context: Context, release: str = "", output: str = "") -> None:
+    """Write the history of nights as a site that needs no server.
+
+    Example: ./inv report --output /srv/www/xen
+    """
+    from pipeline.report.site import Report
+
+    settings = _settings(context)
+    site = Report.of(settings.artifacts_folder, release or settings.nightly.release)
+    _print(site.write(Path(output).expanduser().resolve() if output else None))
+
+
 @task
 def lint(context: Context) -> None:  # noqa: ARG001
     """Check the project's own code: ruff, mypy, shellcheck.
@@ -598,6 +617,7 @@ namespace = Collection(
     receive,
     recipe,
     release,
+    report,
     reproduce,
     send,
     serve,

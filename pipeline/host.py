@@ -53,6 +53,7 @@ _APT = PackageManager(
         "xz-utils",
     ),
     needed_for_tests=(
+        "chromium",
         "cpio",
         "docker.io",
         "gpg-agent",
@@ -87,7 +88,7 @@ _PACMAN = PackageManager(
         "util-linux",
         "xz",
     ),
-    needed_for_tests=("cpio", "docker", "grub", "iproute2", "shellcheck"),
+    needed_for_tests=("chromium", "cpio", "docker", "grub", "iproute2", "shellcheck"),
     query=("pacman", "--query"),
     update=None,
     install=("pacman", "--sync", "--needed", "--noconfirm"),

@@ -119,6 +119,7 @@ COMMAND_NAMES = (
     "receive",
     "recipe",
     "release",
+    "report",
     "reproduce",
     "send",
     "serve",

@@ -35,6 +35,17 @@ class Outcome(StrEnum):
         }.get(self, ExitStatus.HOST)
 
     @property
+    def sign(self) -> str:
+        """A sign for it, for those who see no colours; none where there is nothing to see."""
+        return {
+            Outcome.RUNNING: "…",
+            Outcome.GOOD: "✓",
+            Outcome.RED: "✗",
+            Outcome.INFRASTRUCTURE: "!",
+            Outcome.KILLED: "!",
+        }.get(self, "")
+
+    @property
     def judges(self) -> bool:
         """Whether it says something of the commit, so that the same need not be built again."""
         return self in (Outcome.GOOD, Outcome.RED)

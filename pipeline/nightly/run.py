@@ -12,8 +12,10 @@ from pathlib import Path
 import msgspec
 
 from pipeline import build as builds
-from pipeline import evidence, files, log, records, release
+from pipeline import evidence, files, log, package, records, release
 from pipeline.build import Build
+from pipeline.diff.compare import compare
+from pipeline.diff.render import render
 from pipeline.errors import ExitStatus, HostError, PipelineError, UsageError
 from pipeline.git import history as histories
 from pipeline.git.history import Change, History, Tip
@@ -32,6 +34,8 @@ HEARTBEAT = "heartbeat"
 """The file whose time says when a night last began, went on or ended."""
 NIGHTS = "nights"
 RECORD = "night.json"
+DIFFERENCE = "packages.diff"
+"""A night's file that says how its packages differ from the last good ones."""
 _GIB = 1 << 30
 _NOTIFY = 60.0
 """Seconds that the notification hook may take."""
@@ -229,6 +233,7 @@ class _Run:
             stage = self._stage(step, words)
             if step == "build" and stage.passed:
                 built = self._built()
+                self._compare(built)
             self._note(stages=(*self.night.stages, stage), build_id=built and built.record.build_id)
             if not stage.passed:
                 return self._failed(stage, built, history)
@@ -241,6 +246,19 @@ class _Run:
                 return self._host_failed(stage, built)
         files.replace_link(self.nightly.folder / LAST_GOOD, built.folder.name)
         return self._finish(Outcome.GOOD, built)
+
+    def _compare(self, built: Build) -> None:
+        """Note how the packages differ from the last good ones, while both are there."""
+        good = self.nightly.folder / LAST_GOOD
+        if not good.is_symlink():
+            return
+        try:
+            before = [package.read(path) for path in builds.read(good.resolve()).packages]
+            after = [package.read(path) for path in built.packages]
+        except PipelineError as e:
+            log.warn(f"The packages could not be compared with the last good ones: {e.message}")
+            return
+        files.write_text(self.folder / DIFFERENCE, render(compare(before, after)) + "\n")
 
     def _built(self) -> Build:
         built = builds.newest(self.nightly.settings.artifacts_folder, self.release.name)

@@ -529,6 +529,34 @@ def nightly(context: Context, branch: str = "", bisect: bool = False) -> None:
 @task(
     positional=[],
     help={
+        "when": "The time, as systemd.time(7) has it.",
+        "user": "The user that nights run as; it is made.",
+        "memory": "The most memory that a night may take.",
+        "cpus": "The most processors; 0 is all.",
+        "root": "Write below this folder instead, for another machine or an image.",
+    },
+)
+def nightly_install(
+    context: Context,  # noqa: ARG001
+    when: str = "*-*-* 02:00:00",
+    user: str = "xen-nightly",
+    memory: str = "8G",
+    cpus: int = 0,
+    root: str = "/",
+) -> None:
+    """Install a systemd service and timer that do a night every night; as root.
+
+    Example: ./inv nightly.install --when "*-*-* 03:30:00" --memory 12G
+    """
+    from pipeline.schedule.install import Schedule
+
+    for path in Schedule(when, user, memory, cpus).install(Path(root).expanduser().resolve()):
+        _print(path)
+
+
+@task(
+    positional=[],
+    help={
         "good": "A commit on which the check passes; without it, the last good night's.",
         "bad": "A later commit on which it does not; without it, the last red night's.",
         "check": "build, check[:CODE], reproduce or smoke[:CASE]; without it, what made the last night red.",
@@ -604,6 +632,7 @@ _aur.add_task(aur_push, name="push")
 
 _nightly = Collection("nightly")
 _nightly.add_task(nightly, name="run", default=True)
+_nightly.add_task(nightly_install, name="install")
 
 namespace = Collection(
     bisect,

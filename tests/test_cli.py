@@ -115,6 +115,7 @@ COMMAND_NAMES = (
     "image.lock",
     "lint",
     "nightly",
+    "nightly.install",
     "publish",
     "receive",
     "recipe",

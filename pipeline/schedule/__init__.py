@@ -1,0 +1,1 @@
+"""Nights by the clock: systemd's units, and what installs them."""

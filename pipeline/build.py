@@ -138,6 +138,8 @@ class Plan:
                 "compile": self.compile_key,
                 "files": {n: hashlib.sha256(d).hexdigest() for n, d in self.recipe.files.items()},
                 "packaging": self.packaging.id,
+                # No byte of a package depends on these, but its provenance names them.
+                "locks": [self.image.lock_sha256, self.packaging.lock_sha256],
                 "packager": self.packager,
                 "driver": (_MAKEPKG / "package.sh").read_text(),
                 "makepkg.conf": (_MAKEPKG / "makepkg.conf").read_text(),

@@ -32,6 +32,7 @@ class PackageManager:
 _APT = PackageManager(
     needed=(
         "apt-utils",
+        "archlinux-keyring",
         "bubblewrap",
         "ca-certificates",
         "debian-archive-keyring",
@@ -64,6 +65,7 @@ _APT = PackageManager(
         "openssh-server",
         "shellcheck",
         "systemd",
+        "zstd",
     ),
     query=("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n"),
     update=("apt-get", "--quiet", "update"),

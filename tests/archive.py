@@ -114,7 +114,8 @@ BUILDENV=(!distcc !color !ccache !check !sign)
 OPTIONS=(!strip !debug)
 INTEGRITY_CHECK=(sha256)
 COMPRESSZST=(zstd -c -q -1 -T0 -)
-PKGEXT=.pkg.tar.zst
+COMPRESSXZ=(xz -c -z -T0 -)
+PKGEXT=.pkg.tar.@SUFFIX@
 SRCEXT=.src.tar.gz
 """
 
@@ -153,10 +154,10 @@ def _carry(root: Path, tree: Path) -> None:
                 shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _makepkg(folder: Path, pkgbuild: str, pool: Path) -> None:
+def _makepkg(folder: Path, pkgbuild: str, pool: Path, compression: str = "zst") -> None:
     """Make packages in a folder, as the unprivileged user that makepkg wants."""
     (folder / "PKGBUILD").write_text(pkgbuild)
-    (folder / "makepkg.conf").write_text(_CONFIG)
+    (folder / "makepkg.conf").write_text(_CONFIG.replace("@SUFFIX@", compression))
     (folder / "out").mkdir()
     user = []
     if os.geteuid() == 0:
@@ -170,11 +171,11 @@ def _makepkg(folder: Path, pkgbuild: str, pool: Path) -> None:
         shutil.copy(path, pool / path.name)
 
 
-def _fat(work: Path, root: Path, pool: Path) -> None:
+def _fat(work: Path, root: Path, pool: Path, compression: str) -> None:
     (work / "fat").mkdir()
     _carry(root, work / "fat" / "tree")
     (work / "fat" / "fat.install").write_text(_INSTALL)
-    _makepkg(work / "fat", _FAT, pool)
+    _makepkg(work / "fat", _FAT, pool, compression)
 
 
 def _small(work: Path, version: str, pool: Path, *names: str) -> None:
@@ -200,13 +201,14 @@ class Archive:
 
     def file(self, name: str, day: str = DAYS[0]) -> Path:
         """A package's file on a day."""
-        return next(p for p in self.pool(day).glob("*.zst") if package_of(p.name) == name)
+        paths = (path for path in self.pool(day).iterdir() if path.suffix != ".sig")
+        return next(path for path in paths if package_of(path.name) == name)
 
     def database(self, repository: str, day: str = DAYS[0]) -> Path:
         return self.folder / "repos" / day / f"{repository}.db"
 
-    def make(self, root: Path, key: Key, other: Key) -> None:
-        """Make all of it; ``root`` is the Debian image's."""
+    def make(self, root: Path, key: Key, other: Key, compression: str = "zst") -> None:
+        """Make all of it; ``root`` is the Debian image's, ``compression`` that of the fat package."""
         with tempfile.TemporaryDirectory(prefix="archive-") as name:
             work = Path(name)
             work.chmod(0o755)
@@ -215,7 +217,7 @@ class Archive:
             (work / "new").mkdir()
             with ThreadPoolExecutor() as pool:
                 jobs = [
-                    pool.submit(_fat, work, root, first),
+                    pool.submit(_fat, work, root, first, compression),
                     pool.submit(_small, work, "1.0", first, "filesystem", "gcc", "gcc-multilib"),
                     pool.submit(_small, work, "1.0", first, "hello", "hello-libs++", "ed", "vi"),
                     pool.submit(_small, work, "1.1", work / "new", "hello"),

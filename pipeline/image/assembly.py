@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,28 +121,49 @@ def prepare(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4) -> Imag
     with filelock.FileLock(store.root / "images" / f"{image.lock.rootfs_sha256}.lock"):
         if not image.folder.is_dir():
             with log.step(f"Image {name}"):
-                _unpack(image, _tar(image, mirrors, jobs))
+                _make_ready(image, mirrors, jobs)
     return image
 
 
-def _tar(image: Image, mirrors: Mirrors, jobs: int) -> Path:
+def _make_ready(image: Image, mirrors: Mirrors, jobs: int) -> None:
+    """Assemble and unpack; the folder gets its name only when it is complete, as locked, and proven."""
+    with scratch(image.store.root / "scratch", "image") as folder:
+        tar = _stored(image)
+        if tar is not None:
+            manifest = unpack(tar, folder / "image")
+        else:
+            (folder / "work").mkdir()
+            with log.step("Assembling"):
+                tar = assemble(image, mirrors, folder / "work", jobs=jobs)
+            # One thread hashes and copies while the other unpacks; nothing counts before both are done.
+            with ThreadPoolExecutor(1) as pool:
+                stored = pool.submit(_store, image, tar)
+                manifest = unpack(tar, folder / "image")
+                stored.result()
+        if tree.manifest_sha256(manifest) != image.lock.tree_sha256:
+            raise IntegrityError(f"Image {image.name} did not unpack to the files of its lock.")
+        prove(image.name, read_definition(image.name), folder / "image" / "root", image.store)
+        files.sync_tree(folder / "image")
+        (folder / "image").rename(image.folder)
+
+
+def _stored(image: Image) -> Path | None:
     try:
-        found = image.store.find(image.lock.rootfs_sha256, f"image {image.name}")
+        return image.store.find(image.lock.rootfs_sha256, f"image {image.name}")
     except IntegrityError as e:
         log.warn(e.message)
-        found = None
-    if found is not None:
-        return found
-    with scratch(image.store.root / "scratch", "image") as folder, log.step("Assembling"):
-        tar = assemble(image, mirrors, folder, jobs=jobs)
-        try:
-            return image.store.add_file(tar, image.lock.rootfs_sha256)
-        except IntegrityError as e:
-            raise IntegrityError(
-                f"Image {image.name} came out differently from its lock. {e.message}",
-                hint="This host's tools behave differently from those that made the lock: "
-                f"./inv image {image.name} --verify says in which files.",
-            ) from e
+        return None
+
+
+def _store(image: Image, tar: Path) -> None:
+    try:
+        image.store.add_file(tar, image.lock.rootfs_sha256)
+    except IntegrityError as e:
+        raise IntegrityError(
+            f"Image {image.name} came out differently from its lock. {e.message}",
+            hint="This host's tools behave differently from those that made the lock: "
+            f"./inv image {image.name} --verify says in which files.",
+        ) from e
 
 
 def assemble(image: Image, mirrors: Mirrors, folder: Path, *, jobs: int) -> Path:
@@ -172,17 +194,6 @@ def from_files(definition: Definition, lock: Lock, found: Mapping[str, Path], fo
         return arch.assemble(lock, found, folder)
     assert isinstance(definition, DebianDefinition)
     return debian.assemble(definition, lock.packages, found, lock.source_date_epoch, folder)
-
-
-def _unpack(image: Image, tar: Path) -> None:
-    """Unpack the root; the folder gets its name only when it is complete, as locked, and proven."""
-    with scratch(image.store.root / "scratch", "unpack") as folder, log.step("Unpacking"):
-        manifest = unpack(tar, folder / "image")
-        if tree.manifest_sha256(manifest) != image.lock.tree_sha256:
-            raise IntegrityError(f"Image {image.name} did not unpack to the files of its lock.")
-        prove(image.name, read_definition(image.name), folder / "image" / "root", image.store)
-        files.sync_tree(folder / "image")
-        (folder / "image").rename(image.folder)
 
 
 def unpack(tar: Path, folder: Path) -> str:

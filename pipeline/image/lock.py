@@ -176,7 +176,7 @@ def parse_lock(path: Path, *, arch: bool) -> Lock:
     if not found or seal != _sealed(body + "\n"):
         raise UsageError(
             f"{path} is not what image.lock wrote: its contents and its seal do not fit.",
-            hint=f"`git checkout {path.name}` restores it, ./inv image.lock {path.stem} makes a new one.",
+            hint=f"Take it from git, or make it anew: ./inv image.lock {path.stem}",
         )
     return convert(path, data, ArchLock) if arch else convert(path, data, DebianLock)
 

@@ -34,3 +34,27 @@ def test_other_bytes_or_times_have_another_id() -> None:
     """Two images that differ must never be taken for each other."""
     ids = {DockerImage(layer * 64, epoch).id for layer in "ab" for epoch in (1, 2)}
     assert len(ids) == 4
+
+
+def test_the_archive_unpacks_to_an_oci_layout(tmp_path: Path) -> None:
+    """Every blob is what its name and its descriptor say, from the index down to the layer."""
+    layer = tmp_path / "layer"
+    layer.write_bytes(b"y" * 1000)
+    image = DockerImage(hashlib.sha256(layer.read_bytes()).hexdigest(), 1)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(image.archive(layer)))) as tar:
+        contents = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
+    assert json.loads(contents["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
+
+    def blob(descriptor: dict[str, str | int]) -> bytes:
+        digest = str(descriptor["digest"])
+        data = contents[f"blobs/{digest.replace(':', '/')}"]
+        assert descriptor["size"] == len(data)
+        assert digest == "sha256:" + hashlib.sha256(data).hexdigest()
+        return data
+
+    (entry,) = json.loads(contents["index.json"])["manifests"]
+    manifest = json.loads(blob(entry))
+    assert manifest["config"]["digest"] == image.id
+    assert blob(manifest["config"]) == image.config
+    (described,) = manifest["layers"]
+    assert blob(described) == layer.read_bytes()

@@ -105,18 +105,8 @@ class Writer:
         sha256 = self.sha256
         if expect not in (None, sha256):
             raise IntegrityError(f"A file has the SHA-256 {sha256} instead of {expect}.")
-        entry = self._store.path(sha256)
-        with _explained(self._store.root):
-            os.fchmod(self._file.fileno(), 0o444)
-            os.fsync(self._file.fileno())
-            entry.parent.mkdir(parents=True, exist_ok=True)
-        # Under the lock, lest the entry replaces a damaged one that somebody is just about to remove.
-        lock = contextlib.nullcontext() if self._locked else self._store.lock(sha256)
-        with lock, _explained(self._store.root):
-            self._path.replace(entry)
-            sync_folder(entry.parent)
-        self.entry = entry
-        return entry
+        self.entry = self._store.enter(self._path, self._file.fileno(), sha256, locked=self._locked)
+        return self.entry
 
     def close(self, *, keep: bool) -> None:
         """Close the file; unless it became an entry or is to be kept for later, remove it."""
@@ -185,6 +175,34 @@ class Store:
             while block := self._read(file.read):
                 writer.write(block)
             return writer.commit(expect)
+
+    def take_file(self, path: Path, expect: str) -> Path:
+        """Move a file that lies on the store's file system, below the root for one, into the store.
+
+        Raises IntegrityError where its SHA-256 is not ``expect``, and StoreError; the file stays then.
+        """
+        with _explained(self.root), path.open("rb", buffering=0) as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if sha256 != expect:
+                raise IntegrityError(f"A file has the SHA-256 {sha256} instead of {expect}.")
+            return self.enter(path, file.fileno(), sha256, locked=False)
+
+    def enter(self, path: Path, fd: int, sha256: str, *, locked: bool) -> Path:
+        """Make a complete file, open as ``fd``, the entry of its SHA-256, durably; returns the entry.
+
+        ``locked`` says that the caller holds that entry's lock.
+        """
+        entry = self.path(sha256)
+        with _explained(self.root):
+            os.fchmod(fd, 0o444)
+            os.fsync(fd)
+            entry.parent.mkdir(parents=True, exist_ok=True)
+        # Under the lock, lest the entry replaces a damaged one that somebody is just about to remove.
+        lock = contextlib.nullcontext() if locked else self.lock(sha256)
+        with lock, _explained(self.root):
+            path.replace(entry)
+            sync_folder(entry.parent)
+        return entry
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[Writer]:

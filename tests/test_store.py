@@ -283,3 +283,18 @@ except StoreError as e:
     assert problem in message
     assert hint in said
     assert files == "[]"
+
+
+def test_a_file_is_moved_into_the_store_or_stays(tmp_path: Path) -> None:
+    """An image that came out wrong must neither get into the store nor vanish before it can be looked at."""
+    store = Store(tmp_path / "store")
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    with pytest.raises(IntegrityError, match=sha256):
+        store.take_file(path, "0" * 64)
+    assert path.read_bytes() == b"content"
+    entry = store.take_file(path, sha256)
+    assert not path.exists()
+    assert entry == store.find(sha256)
+    assert entry.stat().st_mode & 0o777 == 0o444

@@ -233,10 +233,11 @@ def check_lock(lock: ArchLock, found: Mapping[str, Path]) -> None:
                     )
 
 
-def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> Path:
+def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> tuple[Path, Path | None]:
     """Make the root file system's tar from exactly the locked packages, with no network.
 
-    ``found`` maps a SHA-256 to its file. Returns the tar's path, in ``folder``, which is empty before.
+    ``found`` maps a SHA-256 to its file. Returns the tar's path, in ``folder``, which is empty before; and
+    the tree that it was made of, but only to root: other users could not remove files of other owners.
     """
     check_lock(lock, found)
     (folder / "databases").mkdir()
@@ -250,10 +251,11 @@ def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> Path:
     (folder / "targets").write_text("\n".join(targets) + "\n", encoding="utf-8")
     log.info(f"{len(lock.packages)} packages, {log.size(sum(p.size for p in lock.packages))}, from the lock")
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC", "HOME": "/root"}
+    fate = "keep" if os.geteuid() == 0 else "remove"
     lines: list[str] = []
     try:
         run(
-            [*_namespace(), "bash", _SCRIPT, folder, str(lock.source_date_epoch)],
+            [*_namespace(), "bash", _SCRIPT, folder, str(lock.source_date_epoch), fate],
             env=env,
             on_line=lines.append,
         )
@@ -265,7 +267,7 @@ def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> Path:
     if installed != wanted:
         names = ", ".join(sorted(installed ^ wanted)[:5])
         raise IntegrityError(f"pacman did not install what the lock says: {names}.")
-    return folder / "rootfs.tar"
+    return folder / "rootfs.tar", folder / "root" if fate == "keep" else None
 
 
 def _complaints(lines: Sequence[str]) -> None:

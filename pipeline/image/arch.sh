@@ -2,9 +2,9 @@
 # Installs packages into a new root with pacman, takes out what differs from one host or day to the next,
 # and packs what is left. Run as root of a user, mount, process and network namespace of its own.
 #
-# usage: arch.sh FOLDER SECONDS
-# FOLDER holds pacman.conf, databases/, packages/ and targets; it gets root/, installed and rootfs.tar.
-# SECONDS since 1970 become every file's time.
+# usage: arch.sh FOLDER SECONDS keep|remove
+# FOLDER holds pacman.conf, databases/, packages/ and targets; it gets installed, rootfs.tar, and root/ where
+# it is to be kept. SECONDS since 1970 become every file's time.
 set -Eeuo pipefail
 umask 022
 cd "$1"
@@ -69,9 +69,9 @@ printf 'builder:x:1000:\n' >> etc/group
 mkdir -p build
 chown 1000:1000 build
 chmod 755 build .
+find . -exec touch --no-dereference "--date=@$epoch" {} +
 
 cd ..
-tar --create --file rootfs.tar --directory root --sort=name --numeric-owner "--mtime=@$epoch" \
+tar --create --file rootfs.tar --directory root --sort=name --numeric-owner \
   --format=posix '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' .
-# Without the namespace, its files have owners whom the caller may not remove.
-rm -rf root
+if [ "$3" = remove ]; then rm -rf root; fi

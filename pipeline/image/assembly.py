@@ -134,11 +134,14 @@ def _make_ready(image: Image, mirrors: Mirrors, jobs: int) -> None:
         else:
             (folder / "work").mkdir()
             with log.step("Assembling"):
-                tar = assemble(image, mirrors, folder / "work", jobs=jobs)
-            # One thread hashes and copies while the other unpacks; nothing counts before both are done.
+                tar, root = assemble(image, mirrors, folder / "work", jobs=jobs)
+            # One thread hashes the tar while the other hashes the tree; nothing counts before both are done.
             with ThreadPoolExecutor(1) as pool:
                 stored = pool.submit(_store, image, tar)
-                manifest = unpack(tar, folder / "image")
+                if root is None:
+                    manifest = unpack(stored.result(), folder / "image")
+                else:
+                    manifest = _adopt(root, folder / "image")
                 stored.result()
         if tree.manifest_sha256(manifest) != image.lock.tree_sha256:
             raise IntegrityError(f"Image {image.name} did not unpack to the files of its lock.")
@@ -155,9 +158,9 @@ def _stored(image: Image) -> Path | None:
         return None
 
 
-def _store(image: Image, tar: Path) -> None:
+def _store(image: Image, tar: Path) -> Path:
     try:
-        image.store.add_file(tar, image.lock.rootfs_sha256)
+        return image.store.take_file(tar, image.lock.rootfs_sha256)
     except IntegrityError as e:
         raise IntegrityError(
             f"Image {image.name} came out differently from its lock. {e.message}",
@@ -166,8 +169,22 @@ def _store(image: Image, tar: Path) -> None:
         ) from e
 
 
-def assemble(image: Image, mirrors: Mirrors, folder: Path, *, jobs: int) -> Path:
-    """Fetch an image's packages and make its tar, in ``folder``, whether it is the locked one or not."""
+def _adopt(root: Path, folder: Path) -> str:
+    """Do as `unpack` does with the tree that a tar was made of: what the tar does not hold goes."""
+    for path in [root, *root.rglob("*")]:
+        for name in os.listxattr(path, follow_symlinks=False):
+            os.removexattr(path, name, follow_symlinks=False)
+    folder.mkdir()
+    folder.chmod(0o755)
+    root.rename(folder / "root")
+    return _note(folder)
+
+
+def assemble(image: Image, mirrors: Mirrors, folder: Path, *, jobs: int) -> tuple[Path, Path | None]:
+    """Fetch an image's packages and make its tar, in ``folder``, whether it is the locked one or not.
+
+    Returns the tar, and the tree that it was made of where that is left.
+    """
     definition = read_definition(image.name)
     found = obtain(definition, image.lock, image.store, mirrors, jobs=jobs)
     return from_files(definition, image.lock, found, folder)
@@ -188,12 +205,14 @@ def obtain(
         raise
 
 
-def from_files(definition: Definition, lock: Lock, found: Mapping[str, Path], folder: Path) -> Path:
-    """Make a lock's tar, in ``folder``, from files that were fetched."""
+def from_files(
+    definition: Definition, lock: Lock, found: Mapping[str, Path], folder: Path
+) -> tuple[Path, Path | None]:
+    """Make a lock's tar, in ``folder``, from files that were fetched; see `assemble`."""
     if isinstance(lock, ArchLock):
         return arch.assemble(lock, found, folder)
     assert isinstance(definition, DebianDefinition)
-    return debian.assemble(definition, lock.packages, found, lock.source_date_epoch, folder)
+    return debian.assemble(definition, lock.packages, found, lock.source_date_epoch, folder), None
 
 
 def unpack(tar: Path, folder: Path) -> str:
@@ -205,6 +224,10 @@ def unpack(tar: Path, folder: Path) -> str:
         path.chmod(0o755)  # whatever this process's umask is
     owner = "--same-owner" if os.geteuid() == 0 else "--no-same-owner"
     run(["tar", "--extract", "--preserve-permissions", "--numeric-owner", owner, "--file", tar], cwd=root)
-    manifest = tree.manifest(root)
+    return _note(folder)
+
+
+def _note(folder: Path) -> str:
+    manifest = tree.manifest(folder / "root")
     (folder / "manifest").write_text(manifest, encoding="utf-8")
     return manifest

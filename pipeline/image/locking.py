@@ -66,7 +66,7 @@ def make(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4, date: str 
         fetch([unfinished.kernel.source], store, mirrors, jobs=1)
     with scratch(store.root / "scratch", "lock") as folder, log.step(f"Assembling {name}"):
         (folder / "work").mkdir()
-        tar = assembly.from_files(definition, unfinished, found, folder / "work")
+        tar, _ = assembly.from_files(definition, unfinished, found, folder / "work")
         entry = store.add_file(tar)
         manifest = assembly.unpack(entry, folder / "image")
         prove(name, definition, folder / "image" / "root", store)

@@ -61,7 +61,8 @@ def verify(image: Image, mirrors: Mirrors, *, jobs: int) -> str:
 def _assemble(image: Image, mirrors: Mirrors, folder: Path, jobs: int, part: str) -> Path:
     (folder / part).mkdir()
     with log.step(f"Assembling {image.name}, the {part} time"):
-        return assembly.assemble(image, mirrors, folder / part, jobs=jobs)
+        tar, _ = assembly.assemble(image, mirrors, folder / part, jobs=jobs)
+        return tar
 
 
 def _listed(lines: list[str]) -> str:

@@ -41,6 +41,16 @@ def places(arch: ArchImage, name: str) -> tuple[str, str]:
     return archive.places_of(file, file)
 
 
+def described(root: Path) -> dict[str, tuple[object, ...]]:
+    """All that a job could see of a tree, but for the contents, which have been compared with the lock."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [root, *root.rglob("*")]:
+        info = path.lstat()
+        extra = os.listxattr(path, follow_symlinks=False)
+        found[str(path.relative_to(root))] = (info.st_mode, info.st_uid, info.st_gid, info.st_mtime, extra)
+    return found
+
+
 @pytest.fixture
 def another_host(arch: ArchImage, mirror: Server) -> Iterator[tuple[Checkout, list[str]]]:
     """A checkout with the lock, and a program that makes another host of this one: name, umask, user."""
@@ -213,6 +223,8 @@ def test_what_one_place_fails_to_give_comes_from_the_next(
         mirror.add(first["hello-libs++"], servers.status(404))
         done = elsewhere.run("image", NAME).fine()
     assert arch.lock.image_id in done.out
+    assembled, unpacked = (c.store / "images" / arch.lock.rootfs_sha256 for c in (elsewhere, arch.checkout))
+    assert described(assembled / "root") == described(unpacked / "root")
     said = dict.fromkeys(first, "")
     for line in done.err.splitlines():
         for name in first:

@@ -72,6 +72,7 @@ chmod 755 build .
 find . -exec touch --no-dereference "--date=@$epoch" {} +
 
 cd ..
-tar --create --file rootfs.tar --directory root --sort=name --numeric-owner \
+# In large records, which take a third of the time.
+tar --create --file rootfs.tar --directory root --sort=name --numeric-owner --record-size=1M \
   --format=posix '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' .
 if [ "$3" = remove ]; then rm -rf root; fi

@@ -360,3 +360,6 @@ def test_a_real_package_is_built_inside_with_the_network_off(
     elsewhere.run("build", "small", env=docker_env).fine()
     assert '"docker"' in (elsewhere.latest / "build.json").read_text()
     assert elsewhere.packages() == built
+    # Every archive that is made anew gives another image, of which an engine would collect them all.
+    remove = ["docker", "image", "rm", "--force", arch.lock.image_id]
+    subprocess.run(remove, env={**os.environ, **docker_env}, check=True, capture_output=True)

@@ -15,6 +15,8 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+from pipeline.errors import ExitStatus
+
 if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.steps import Steps
@@ -61,6 +63,30 @@ def setup(context: Context, dev: bool = False) -> None:  # noqa: ARG001
     from pipeline import host
 
     host.set_up(tests=dev)
+
+
+@task(
+    positional=[],
+    help={
+        "release": _RELEASE_HELP["release"],
+        "without": _RELEASE_HELP["without"],
+        "json": "Print the findings as JSON.",
+    },
+)
+def doctor(context: Context, release: str = "", without: str = "", json: bool = False) -> None:
+    """Say what works on this host for a release and what does not, each with its remedy.
+
+    Example: ./inv doctor 4.17
+    """
+    from pipeline.doctor import render
+    from pipeline.doctor.examine import examine
+    from pipeline.doctor.finding import Subject
+
+    steps = _steps(context, release, without)
+    findings = examine(Subject(steps.settings, steps.release))
+    _print((render.as_json if json else render.as_text)(steps.release.name, findings))
+    if not render.able(findings):
+        raise Exit(code=ExitStatus.HOST)
 
 
 @task(
@@ -640,6 +666,7 @@ namespace = Collection(
     bundle,
     check,
     diff,
+    doctor,
     fetch,
     lint,
     publish,

@@ -22,9 +22,14 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def _colour(text: str, code: str) -> str:
+def paint(text: str, code: str, *, output: bool = False) -> str:
+    """Colour a text, by the numbers of an ANSI sequence, where a person reads it in a terminal that can.
+
+    ``output`` says that it goes to standard output.
+    """
     # https://no-color.org: any non-empty NO_COLOR switches colours off.
-    if not is_terminal() or os.environ.get("NO_COLOR"):
+    watched = (sys.stdout if output else sys.stderr).isatty()
+    if not watched or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\033[{code}m{text}\033[0m"
 
@@ -42,20 +47,20 @@ def info(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print one line about something that is not an error, but not expected either."""
-    _write(_colour("warning: ", "33") + text)
+    _write(paint("warning: ", "33") + text)
 
 
 def error(message: str, hint: str | None = None) -> None:
     """Print a failure: one sentence, and what to do about it."""
-    _write(_colour("error: ", "31;1") + message)
+    _write(paint("error: ", "31;1") + message)
     if hint:
-        _write(_colour("hint: ", "36") + hint)
+        _write(paint("hint: ", "36") + hint)
 
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
     """Announce a step, indent what it prints, and say how long it took."""
-    _write(_colour("==> ", "32") + title)
+    _write(paint("==> ", "32") + title)
     depth = getattr(_indent, "depth", 0)
     _indent.depth = depth + 1
     start = time.monotonic()
@@ -63,10 +68,10 @@ def step(title: str) -> Iterator[None]:
         yield
     except BaseException:
         _indent.depth = depth
-        _write(_colour("==> ", "31") + f"{title}: stopped after {duration(time.monotonic() - start)}")
+        _write(paint("==> ", "31") + f"{title}: stopped after {duration(time.monotonic() - start)}")
         raise
     _indent.depth = depth
-    _write(_colour("==> ", "32") + f"{title}: done in {duration(time.monotonic() - start)}")
+    _write(paint("==> ", "32") + f"{title}: done in {duration(time.monotonic() - start)}")
 
 
 @contextlib.contextmanager

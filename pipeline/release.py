@@ -74,6 +74,19 @@ class BranchLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     names: dict[str, str] = {}
 
 
+class Room(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a release takes at most, in MiB, as measured: see ``python -m benchmarks``.
+
+    ``build`` is the workspace of its build and ``artifacts`` what the build leaves. ``memory`` is that of the
+    build and the boot, besides ``each_job`` for every process of the compile.
+    """
+
+    build: Annotated[int, msgspec.Meta(ge=1)] = 8192
+    artifacts: Annotated[int, msgspec.Meta(ge=1)] = 512
+    memory: Annotated[int, msgspec.Meta(ge=1)] = 1536
+    each_job: Annotated[int, msgspec.Meta(ge=1)] = 512
+
+
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One Xen release.
 
@@ -88,7 +101,8 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     A file may begin with ``like = "NAME"``: it then says only what differs from that release's file.
     ``series`` names the file in package/series/ that holds its build steps, or several: what a later one
     says is laid over what the ones before it say. ``features`` can be left out,
-    all of them or some; ``left_out`` are those that are (see leave_out), and is never in a file.
+    all of them or some; ``left_out`` are those that are (see leave_out), and is never in a file. ``room`` is
+    what it takes of a host.
     """
 
     name: str = ""
@@ -108,6 +122,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     left_out: tuple[FeatureName, ...] = ()
     branch: Tag | None = None
     lock: BranchLock | None = None
+    room: Room = Room()
 
     def locked(self, lock: BranchLock) -> Release:
         """Return the release with its branch at a lock's commit; raises UsageError for another's lock."""

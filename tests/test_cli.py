@@ -110,6 +110,7 @@ COMMAND_NAMES = (
     "bundle",
     "check",
     "diff",
+    "doctor",
     "fetch",
     "image",
     "image.lock",

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # mount.fuse3(8): nobody else changes the files, so the kernel may remember what it knows of them.
 _CACHED = "kernel_cache,entry_timeout=3600,negative_timeout=0,attr_timeout={}"
+_NAMESPACES = (
+    *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--die-with-parent", "--new-session"),
+)
 _OPEN = Path("/var/tmp/xen-aur-pipeline")  # noqa: S108  # its folders have names that nobody can foresee
 
 
@@ -114,6 +118,13 @@ class Bubblewrap:
         return path
 
 
+def probe() -> None:
+    """Start a sandbox with all that jobs are given, in this host's own root; raises CommandError."""
+    mounts = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp")  # noqa: S108
+    uid = str(Circumstances.uid)
+    run(["bwrap", *_NAMESPACES, "--clearenv", *mounts, *_privileges(uid), "--", "/bin/true"], timeout=20)
+
+
 def _take(workspace: Path, job: Job, output: Path) -> None:
     """Move what the job left to ``output``; no process of the job is alive to change it meanwhile."""
     left = workspace
@@ -151,9 +162,7 @@ def _limits(limits: Limits) -> list[str]:
 def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job) -> list[str]:
     # fmt: off
     argv = [
-        "bwrap",
-        "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-        "--die-with-parent", "--new-session",
+        "bwrap", *_NAMESPACES,
         "--hostname", job.circumstances.hostname,
         "--ro-bind", os.fspath(root), "/",
         "--proc", "/proc",

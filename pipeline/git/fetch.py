@@ -82,6 +82,11 @@ def adopt(source: GitSource, place: Place, tar: Path) -> None:
         _Record(place, source).write(tar)
 
 
+def noted(source: GitSource, place: Place) -> bool:
+    """Whether the store has a note of an export; not whether that is still good."""
+    return _Record(place, source).exists
+
+
 class GitFetch:
     """Git sources on their way, in threads, while the main thread does something else.
 
@@ -198,6 +203,11 @@ class _Record:
                 self._signature = _digest(
                     {"tag": source.tag, "key": source.key, "file": hashlib.sha256(text).hexdigest()}
                 )
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one."""
+        return self._load() is not None
 
     def read(self) -> Path | None:
         """Return the verified tar if it is there, and its signature was seen good where one is wanted.

@@ -31,7 +31,9 @@ class DebianDefinition(
 
     ``kernel`` is a package that is fetched and locked but not installed: the dom0 kernel of the smoke
     boots. ``packaging`` names another image that makes the packages, where this one's userland is too old
-    for makepkg. ``proof`` holds scripts for bash by what they show; all must succeed in the finished image.
+    for makepkg. ``dom0`` names the image of a whole host that packages built in this one are installed on in
+    the smoke boots. ``proof`` holds scripts for bash by what they show; all must succeed in the finished
+    image.
     """
 
     suite: DebianName
@@ -40,6 +42,7 @@ class DebianDefinition(
     architecture: DebianName = "amd64"
     kernel: DebianName | None = None
     packaging: ImageName | None = None
+    dom0: ImageName | None = None
     proof: dict[str, str] = {}
 
 
@@ -51,7 +54,7 @@ class ArchDefinition(
     ``repositories`` are in pacman's order: the first that has a package gives it. ``alternative`` names an
     image to use where the archive does not answer, and ``kernel_of`` one whose dom0 kernel the smoke boots
     take. ``keys`` is a file of OpenPGP keys in the project that signatures are verified with besides the
-    host's. ``packaging`` and ``proof`` are as in DebianDefinition.
+    host's. ``packaging``, ``dom0`` and ``proof`` are as in DebianDefinition.
     """
 
     snapshot: Day
@@ -61,6 +64,7 @@ class ArchDefinition(
     alternative: ImageName | None = None
     kernel_of: ImageName | None = None
     packaging: ImageName | None = None
+    dom0: ImageName | None = None
     proof: dict[str, str] = {}
 
     @property
@@ -104,7 +108,7 @@ def set_snapshot(name: str, day: str) -> None:
 
 def definition_sha256(definition: Definition) -> str:
     """Hash what of a definition reaches the image: comments and layout do not, nor do other images."""
-    bare: Definition = msgspec.structs.replace(definition, packaging=None, proof={})
+    bare: Definition = msgspec.structs.replace(definition, packaging=None, dom0=None, proof={})
     if isinstance(bare, ArchDefinition):
         bare = msgspec.structs.replace(bare, alternative=None, kernel_of=None, keys=None)
     return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()

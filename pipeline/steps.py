@@ -233,7 +233,8 @@ class Steps:
         if failed:
             log.info(where)
             return Outcome(False, failed, tools)
-        return Outcome(True, f"{len(result.checks)} checks passed under {result.accelerator.kind}", tools)
+        passed = sum(case.verdict is Verdict.PASS for case in result.cases)
+        return Outcome(True, f"{passed} cases passed under {result.accelerator.kind}", tools)
 
     def reproduce(self, build: Build) -> Evidence:
         """Build again what a build was made from, with every variation, and compare the bytes.

@@ -40,7 +40,7 @@ def _boot(folder: Path) -> float | None:
         result = smoke.read(folder / "smoke" / smoke.JSON)
     except (OSError, msgspec.DecodeError):
         return None
-    for check in result.checks:
+    for check in result.cases:
         if check.name == _XL_LIST and check.verdict is smoke.Verdict.PASS:
             return round(check.begin + check.seconds, 1)
     return None

@@ -157,9 +157,9 @@ def _of_smoke(folder: Path, case: str) -> tuple[Verdict, str]:
         result = smoke.read(folder / "smoke" / smoke.JSON)
     except (OSError, msgspec.DecodeError):
         return Verdict.SKIP, "The boot left no results."
-    found = next((check for check in result.checks if check.name == case), None)
+    found = next((check for check in result.cases if check.name == case), None)
     if found is None and not result.failures:
-        known = ", ".join(check.name for check in result.checks)
+        known = ", ".join(check.name for check in result.cases)
         raise UsageError(f"The boot has no check {case}.", hint=f"Checks: {known}.")
     if found is None or found.verdict not in (smoke.Verdict.PASS, smoke.Verdict.FAIL):
         return Verdict.SKIP, f"{case} was not reached."

@@ -26,7 +26,8 @@ while read -r module; do
 done </usr/lib/smoke/modules.order
 
 # The agent comes before the services, so that a service that hangs can be looked at.
-/usr/lib/smoke/agent &
+/usr/lib/smoke/agent 0 &
+/usr/lib/smoke/agent 1 &
 
 # shellcheck source=/dev/null
 . /usr/lib/smoke/programs

@@ -9,8 +9,20 @@ from __future__ import annotations
 from pipeline.errors import FailureError, HostError
 
 
-class XenPanicError(FailureError):
+class InPackageError(FailureError):
+    """Something of the package is at fault; ``file`` is its file that this points to, where one is known."""
+
+    file: str | None = None
+
+    def __init__(self, message: str, hint: str | None = None, file: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.file = file or type(self).file
+
+
+class XenPanicError(InPackageError):
     """Xen itself panicked, or hit a trap or BUG that it does not survive."""
+
+    file = "boot/xen.gz"
 
 
 class Dom0PanicError(FailureError):
@@ -21,15 +33,17 @@ class MachineResetError(FailureError):
     """The machine reset or switched itself off, and nothing on the serial line says why."""
 
 
-class HangError(FailureError):
+class HangError(InPackageError):
     """Something did not happen within its limit while machine and agent were still there."""
 
 
-class WrongBannerError(FailureError):
+class WrongBannerError(InPackageError):
     """The Xen that booted is not the version that was built."""
 
+    file = "boot/xen.gz"
 
-class PackageContentError(FailureError):
+
+class PackageContentError(InPackageError):
     """No bootable dom0 can be assembled from the package: a file or a library is missing or damaged."""
 
 
@@ -53,5 +67,5 @@ class KernelImageError(HostError):
     """The kernel package or the boot image in it is not what it should be."""
 
 
-class CheckFailedError(FailureError):
-    """Dom0 runs, but one thing in it is not as it should be; other checks can still be made."""
+class CheckFailedError(InPackageError):
+    """Dom0 runs, but one thing in it is not as it should be; other cases can still be made."""

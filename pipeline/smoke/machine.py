@@ -1,29 +1,25 @@
-"""A virtual machine with Xen in it: QEMU, its monitor, its serial line, and the agent inside.
+"""A virtual machine with Xen in it: QEMU, its serial line, and the agents inside.
 
-Every wait ends at its limit, and at once when the serial line tells of a panic or the machine goes away.
-QEMU does not outlive this process, however that ends.
+Every wait ends at its limit, which is in seconds of the machine (progress.py), and at once when the
+serial line tells of a panic, the machine goes away, or nothing in it moves any more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import socket
+import secrets
+import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
-from qemu.qmp import EventListener, QMPClient, QMPError
-
-from pipeline.errors import PipelineError, ToolMissingError
+from pipeline.errors import PipelineError
 from pipeline.smoke.accelerator import Accelerator
-from pipeline.smoke.agent import MAX_REPLY, Agent
-from pipeline.smoke.dom0 import BootFiles
+from pipeline.smoke.agent import Agent, Reply
 from pipeline.smoke.errors import (
     AgentLostError,
     HangError,
@@ -32,30 +28,20 @@ from pipeline.smoke.errors import (
     NoBannerError,
     QemuDiedError,
 )
+from pipeline.smoke.hardware import Hardware
+from pipeline.smoke.progress import Progress
+from pipeline.smoke.qemu import AFTERMATH, Qemu
 from pipeline.smoke.serial import SerialWatcher
 
 T = TypeVar("T")
 
-AFTERMATH = 0.5
-"""Seconds that the serial line is still read after a panic: the trace follows its headline."""
-MAX_QEMU_OUTPUT = 64 << 10
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How the machine is made; memory in MiB.
-
-    The options of Xen leave ``noreboot`` out: with it, QEMU would hang on a crash instead of ending.
-    """
-
-    memory: int = 768
-    dom0_memory: int = 384
-    xen_options: str = "console=com1 com1=115200,8n1 loglvl=info guest_loglvl=info dom0_max_vcpus=1"
-    kernel_options: str = "console=hvc0 quiet panic=5"
-
-    def xen_command_line(self) -> str:
-        """Return Xen's command line."""
-        return f"{self.xen_options} dom0_mem={self.dom0_memory}M,max:{self.dom0_memory}M"
+TICK = 0.25
+"""Seconds between two looks at how far the machine has come."""
+RESCUE_LIMIT = 20.0
+"""Seconds in which the second agent must have stopped a command that hangs."""
+MIGRATION_LIMIT = 120.0
+STATE = "state"
+"""The file with a saved machine's memory and devices."""
 
 
 def _error_of(task: asyncio.Future[T]) -> BaseException | None:
@@ -70,67 +56,31 @@ class Exit:
     reason: str | None
 
 
-def qemu_arguments(
-    shape: Shape, accelerator: Accelerator, serial: int, agent: int, monitor: int
-) -> list[str]:
-    """Return QEMU's command line; the last three are descriptors of connected sockets.
-
-    Files are named relative to the working directory, because QEMU's -initrd splits at commas.
-    """
-    return [
-        "qemu-system-x86_64",
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        *("-accel", accelerator.qemu_option),
-        *("-machine", "pc"),
-        # https://gitlab.com/qemu-project/qemu: SMAP as emulated by 7.2 kills a PV dom0 at once.
-        *("-cpu", accelerator.qemu_cpu),
-        *("-m", str(shape.memory)),
-        *("-smp", "1"),
-        *("-display", "none"),
-        *("-vga", "none"),
-        *("-net", "none"),
-        *("-chardev", f"socket,id=serial,fd={serial}"),
-        *("-serial", "chardev:serial"),
-        *("-device", "virtio-serial-pci"),
-        *("-chardev", f"socket,id=agent,fd={agent}"),
-        *("-device", "virtserialport,chardev=agent,name=smoke.agent"),
-        *("-chardev", f"socket,id=monitor,fd={monitor}"),
-        *("-mon", "chardev=monitor,mode=control"),
-        *("-kernel", "xen"),
-        *("-append", shape.xen_command_line()),
-        *("-initrd", f"kernel {shape.kernel_options},initramfs"),
-    ]
-
-
 class Machine:
-    """One boot of one machine, as an asynchronous context manager; left, QEMU is gone.
+    """One run of one machine, as an asynchronous context manager; left, QEMU is gone.
 
-    ``folder`` takes the boot files; ``log`` the serial line, a line each with its time in seconds.
+    ``folder`` takes links to its files and the overlays of its drives; ``log`` the serial line, a line
+    each with its time in seconds. ``saved`` is a folder that `save` filled, to go on from; the hardware
+    must be the same.
     """
 
     def __init__(
         self,
-        files: BootFiles,
+        hardware: Hardware,
         accelerator: Accelerator,
         folder: Path,
         log: BinaryIO,
-        shape: Shape | None = None,
+        saved: Path | None = None,
     ) -> None:
-        self._files = files
-        self._accelerator = accelerator
-        self._folder = folder
-        self._shape = shape or Shape()
+        self.hardware = hardware
+        self.accelerator = accelerator
+        self.folder = folder
         self.watcher = SerialWatcher(log)
         self.command: list[str] = []
-        self.events: list[str] = []
-        self.qemu_output = b""
+        self._saved = saved
         self._start = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Condition()
-        self._monitor = QMPClient("smoke")
-        self._reason: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -140,27 +90,35 @@ class Machine:
     @property
     def pid(self) -> int:
         """QEMU's process."""
-        return self._process.pid
+        return self._qemu.process.pid
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What QEMU told of the machine's end: seconds, event, reason."""
+        return tuple(self._qemu.events) if hasattr(self, "_qemu") else ()
+
+    def _command(self, serial: int, agents: tuple[int, ...], monitor: int) -> list[str]:
+        self.command = self.hardware.arguments(self.accelerator, serial, agents, monitor)
+        return [*self.command, *(["-incoming", "defer"] if self._saved else [])]
 
     async def __aenter__(self) -> Self:
-        """Start QEMU. Raises ToolMissingError or QemuDiedError."""
+        """Start QEMU, and go on from the state if there is one. Raises ToolMissingError or QemuDiedError."""
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Nobody may come to ask for it; that is no reason for a warning.
         self._fatal.add_done_callback(lambda future: future.cancelled() or future.exception())
-        for name, data in (("xen", self._files.xen), ("kernel", self._files.kernel)):
-            (self._folder / name).write_bytes(data)
-        (self._folder / "initramfs").write_bytes(self._files.initramfs)
-        pairs = [socket.socketpair() for _ in range(3)]
-        theirs = [pair[1].fileno() for pair in pairs]
-        self.command = qemu_arguments(self._shape, self._accelerator, *theirs)
+        self.hardware.lay_out(self.folder, self._saved)
+        self._start = time.monotonic()
+        self._qemu = await Qemu.start(self._command, self.folder, 2, lambda: self.seconds)
+        # A machine that goes on has agents that said long ago that they are ready, and remember the
+        # number of their last request.
+        first = secrets.randbelow(10**8) + 10 if self._saved else 0
+        self.agent, self._rescuer = (Agent(*stream, first) for stream in self._qemu.agents)
+        self.progress = Progress(self.pid)
+        for work in (self._watch_serial(), self._watch_process(), self._watch_progress()):
+            self._tasks.append(asyncio.ensure_future(work))
         try:
-            self._process = await self._spawn(theirs)
-        finally:
-            # With a copy of QEMU's ends left here, QEMU's death would not end the lines.
-            for _, end in pairs:
-                end.close()
-        try:
-            await self._connect(*(pair[0] for pair in pairs))
+            if self._saved is not None:
+                await self._restore(self._saved)
         except BaseException:
             await self.close()
             raise
@@ -172,48 +130,12 @@ class Machine:
         """Kill QEMU if it still runs."""
         await self.close()
 
-    async def _spawn(self, descriptors: Sequence[int]) -> asyncio.subprocess.Process:
-        self._start = time.monotonic()
-        try:
-            return await asyncio.create_subprocess_exec(
-                # The kernel kills QEMU when this process dies, even by a signal that nobody can catch.
-                *("setpriv", "--pdeathsig", "KILL", "--", *self.command),
-                cwd=self._folder,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
-        except FileNotFoundError as e:
-            raise ToolMissingError(
-                "setpriv is not installed.", hint="./inv setup installs what this host lacks."
-            ) from e
-
-    async def _connect(self, serial: socket.socket, agent: socket.socket, monitor: socket.socket) -> None:
-        reader, self._serial_writer = await asyncio.open_connection(sock=serial)
-        self._start_task(self._watch_serial(reader))
-        self._start_task(self._watch_output())
-        agent_reader, self._agent_writer = await asyncio.open_connection(sock=agent, limit=MAX_REPLY)
-        self.agent = Agent(agent_reader, self._agent_writer)
-        self._start_task(self._watch_process())
-        try:
-            self._listener = EventListener(("SHUTDOWN", "GUEST_PANICKED", "INTERNAL_ERROR", "RESET"))
-            self._monitor.register_listener(self._listener)
-            await asyncio.wait_for(self._monitor.connect(monitor), 30)
-        except (QMPError, TimeoutError, OSError) as e:
-            await asyncio.sleep(AFTERMATH)
-            raise QemuDiedError("QEMU did not start.", hint=self._last_words() or str(e)) from e
-        self._start_task(self._watch_events())
-
-    def _start_task(self, work: Awaitable[None]) -> None:
-        self._tasks.append(asyncio.ensure_future(work))
-
-    async def _watch_serial(self, reader: asyncio.StreamReader) -> None:
+    async def _watch_serial(self) -> None:
         # A reset by the peer is how a killed QEMU's socket ends.
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
+            while data := await self._qemu.serial[0].read(1 << 16):
                 self.watcher.feed(data, self.seconds)
+                self.progress.heard()
                 await self._look()
         self.watcher.finish(self.seconds)
         await self._look()
@@ -224,61 +146,52 @@ class Machine:
         async with self._news:
             self._news.notify_all()
 
-    async def _watch_output(self) -> None:
-        assert self._process.stdout is not None
-        while data := await self._process.stdout.read(4096):
-            self.qemu_output = (self.qemu_output + data)[-MAX_QEMU_OUTPUT:]
-
-    async def _watch_events(self) -> None:
-        async for event in self._listener:
-            data = event.get("data")
-            reason = data.get("reason") if isinstance(data, dict) else None
-            self.events.append(f"{self.seconds:.3f} {event['event']} {reason or ''}".rstrip())
-            if event["event"] == "SHUTDOWN":
-                self._reason = str(reason)
+    async def _watch_progress(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.progress.tick()
 
     async def _watch_process(self) -> None:
-        await self._process.wait()
-        await self._settle()
+        await self._qemu.process.wait()
+        await asyncio.wait(self._tasks[:1], timeout=2)
+        await self._qemu.settle()
         self._fail(self._describe_end())
 
-    async def _settle(self) -> None:
-        """Let what QEMU last wrote come out of its sockets; the reason of its end is there."""
-        await asyncio.wait(self._tasks[:2], timeout=2)
-        for _ in range(20):
-            if self._reason is not None or self._process.returncode != 0:
-                return
-            await asyncio.sleep(0.05)
-
     def _describe_end(self) -> PipelineError:
-        if self._reason in ("guest-reset", "guest-panic"):
+        if self._qemu.reason in ("guest-reset", "guest-panic"):
             return MachineResetError("The machine reset, and no panic was printed before.")
-        if self._reason == "guest-shutdown":
+        if self._qemu.reason == "guest-shutdown":
             return MachineResetError("The machine switched itself off before it was asked to.")
         return QemuDiedError(
-            f"QEMU ended with return code {self._process.returncode} in the middle of the run.",
-            hint=self._last_words() or None,
+            f"QEMU ended with return code {self._qemu.process.returncode} in the middle of the run.",
+            hint=self._qemu.last_words or None,
         )
-
-    def _last_words(self) -> str:
-        return self.qemu_output.decode(errors="replace").strip()[-2000:]
 
     def _fail(self, error: PipelineError) -> None:
         if not self._fatal.done():
             self._fatal.set_exception(error)
 
-    async def _first_of(self, task: asyncio.Future[T], limit: float) -> None:
+    async def _first_of(self, task: asyncio.Future[T], limit: float, patience: float) -> str:
+        """Wait for a task or the machine's end; returns why no longer, where neither came."""
         both: set[asyncio.Future[T] | asyncio.Future[None]] = {task, self._fatal}
-        await asyncio.wait(both, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        end = self.progress.seconds + limit
+        self.progress.heard()
+        while not (await asyncio.wait(both, timeout=TICK, return_when=asyncio.FIRST_COMPLETED))[0]:
+            if self.progress.seconds >= end:
+                return f"nothing came of it within {limit:g} s"
+            if self.progress.idle >= patience:
+                return f"nothing came of it, and the machine has been idle for {patience:g} s"
+        return ""
 
-    async def guard(self, work: Awaitable[T], limit: float, what: str) -> T:
+    async def guard(self, work: Awaitable[T], limit: float, what: str, patience: float = 1e9) -> T:
         """Wait for ``work``; what happens to the machine meanwhile goes first.
 
-        Raises HangError after ``limit`` seconds, and whatever ended the machine.
+        Raises HangError after ``limit`` seconds of the machine, or after ``patience`` seconds in which it did
+        nothing at all; and whatever ended the machine.
         """
         task = asyncio.ensure_future(work)
         try:
-            await self._first_of(task, limit)
+            hung = await self._first_of(task, limit, patience)
             if task.done() and isinstance(_error_of(task), AgentLostError):
                 # QEMU's end breaks the agent's line too, a moment before it is known as such.
                 await asyncio.wait({self._fatal}, timeout=3)
@@ -286,23 +199,48 @@ class Machine:
                 await self._raise_fatal()
             if task.done():
                 return task.result()
-            raise HangError(f"{what}: nothing came of it within {limit:g} s.")
+            raise HangError(f"{what}: {hung}.")
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, PipelineError):
                 await task
 
     async def _raise_fatal(self) -> None:
-        if self._process.returncode is None:
+        if self._qemu.process.returncode is None:
             await asyncio.sleep(AFTERMATH)
         # The agent's line breaks and QEMU ends because of a panic, never the other way round.
         if self.watcher.fault is not None:
             raise self.watcher.fault
         self._fatal.result()
 
+    async def run(self, command: str, limit: float, patience: float = 1e9) -> Reply:
+        """Run a shell command in dom0 and return how it ended.
+
+        One that does not end is stopped by the second agent. Raises HangError with a list of what hung,
+        AgentLostError, and whatever ended the machine.
+        """
+        what = short(command)
+        try:
+            return await self.guard(self.agent.run(command), limit, f"`{what}` in dom0", patience)
+        except HangError as e:
+            stop = self._rescuer.run(f"{self.agent.describe}\n{self.agent.stop}")
+            try:
+                hung = await self.guard(stop, RESCUE_LIMIT, "the second agent")
+            except HangError as lost:
+                raise AgentLostError(f"{e.message} Nor does the second agent answer.") from lost
+            if hung.status != 0:
+                raise AgentLostError(f"The agent is gone: {e.message}", hint=hung.output) from e
+            raise HangError(e.message, hint=hung.output.strip()) from e
+
     async def _until(self, true: Callable[[], bool]) -> None:
         async with self._news:
             await self._news.wait_for(true)
+
+    async def wait_ready(self, limit: float) -> None:
+        """Wait until both agents have said that they listen; a machine that goes on has that behind it."""
+        if self._saved is None:
+            await self.guard(self.agent.wait_ready(), limit, "dom0's boot")
+            await self.guard(self._rescuer.wait_ready(), limit, "dom0's boot")
 
     async def wait_banner(self, limit: float) -> str:
         """Return the version that Xen says it is. Raises NoBannerError and what ended the machine."""
@@ -323,29 +261,76 @@ class Machine:
     async def wait_exit(self, limit: float) -> Exit:
         """Wait until QEMU has ended by itself. Raises HangError, or the panic that came instead."""
         # The watcher of the process speaks up when QEMU is gone, that of the serial line before.
-        await asyncio.wait({self._fatal}, timeout=limit)
+        end = self.progress.seconds + limit
+        while not self._fatal.done() and self.progress.seconds < end:
+            await asyncio.wait({self._fatal}, timeout=TICK)
         if self.watcher.fault is not None:
             await self._raise_fatal()
-        if self._process.returncode is None:
+        if self._qemu.process.returncode is None:
             raise HangError(f"The machine was still on {limit:g} s after it was told to power off.")
-        await self._settle()
-        return Exit(self._process.returncode, self._reason)
+        await self._qemu.settle()
+        return Exit(self._qemu.process.returncode, self._qemu.reason)
+
+    async def screenshot(self, file: Path) -> None:
+        """Write what the screen shows to a PNG file; the hardware must have a screen."""
+        await self._qemu.execute("screendump", filename=str(file.resolve()), format="png")
+
+    async def stop(self) -> None:
+        """Halt the machine's processors, until `resume`."""
+        await self._qemu.execute("stop")
+
+    async def resume(self) -> None:
+        """Let the machine run on."""
+        await self._qemu.execute("cont")
+
+    async def save(self, folder: Path) -> None:
+        """Stop the machine and write all that it takes to go on from here into a folder.
+
+        `resume` lets it run on. Raises InfrastructureError.
+        """
+        await self.stop()
+        # A line of shell is how QEMU 7.2 takes a file, and so the name is ours.
+        await self._qemu.execute("migrate", uri=f"exec:cat >{STATE}")
+        await self._migrated("save")
+        (self.folder / STATE).replace(folder / STATE)
+        for name in self.hardware.overlays():
+            shutil.copyfile(self.folder / name, folder / name)
+
+    async def _restore(self, saved: Path) -> None:
+        link = self.folder / STATE
+        link.unlink(missing_ok=True)
+        link.symlink_to((saved / STATE).resolve())
+        await self._qemu.execute("migrate-incoming", uri=f"exec:cat {STATE}")
+        await self._migrated("restore")
+        await self.resume()
+
+    async def _migrated(self, what: str) -> None:
+        end = time.monotonic() + MIGRATION_LIMIT
+        while time.monotonic() < end:
+            told = await self._qemu.execute("query-migrate")
+            status = told.get("status") if isinstance(told, dict) else None
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled"):
+                raise InfrastructureError(f"QEMU could not {what} the machine.", hint=str(told))
+            await asyncio.sleep(0.02)
+        raise InfrastructureError(f"QEMU did not {what} the machine within {MIGRATION_LIMIT:g} s.")
 
     async def close(self) -> None:
         """Kill QEMU if it still runs, and give all back. Can be called again."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
-        # The watcher of events is not among those: it never ends by itself.
-        await asyncio.wait(self._tasks[:3], timeout=2)
-        with contextlib.suppress(Exception):
-            await self._monitor.disconnect()
+        if not hasattr(self, "_qemu"):
+            return
+        self._qemu.kill()
+        await asyncio.wait(self._tasks[:2], timeout=3)
+        await self._qemu.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for name in ("_serial_writer", "_agent_writer"):
-            if (writer := getattr(self, name, None)) is not None:
-                writer.close()
         if not self._fatal.done():
             self._fatal.set_exception(InfrastructureError("The machine was closed."))
+
+
+def short(command: str) -> str:
+    """Return a command's first line, cut to 80 characters."""
+    line = command.strip().splitlines()[0]
+    return line if len(line) <= 80 else line[:77] + "..."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -12,20 +14,26 @@ import msgspec
 from pipeline.errors import ExitStatus
 from pipeline.files import write_bytes
 from pipeline.smoke.accelerator import Accelerator
+from pipeline.smoke.case import Tier
 
 JUNIT, JSON, SERIAL, DOM0_LOG = "results.xml", "results.json", "serial.log", "dom0.log"
 """The files of a run, in its output folder."""
+CASES = "cases"
+"""The folder, in that, with a folder for each case that had a machine of its own or kept something."""
 MAX_ATTEMPTS = 2
 """Boots of a run at the most, where the test bed fails."""
 
 
 class Verdict(StrEnum):
-    """How a check, or a run as a whole, came out."""
+    """How a case, or a run as a whole, came out."""
 
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
     INFRASTRUCTURE = "infrastructure"
     SKIPPED = "skipped"
+    """Not made, because something before it failed."""
+    NOT_APPLICABLE = "not applicable"
+    """Cannot be made with this package or on this host; ``evidence`` says why."""
 
     @property
     def status(self) -> ExitStatus:
@@ -35,20 +43,33 @@ class Verdict(StrEnum):
             Verdict.FAIL: ExitStatus.FAILED,
             Verdict.INFRASTRUCTURE: ExitStatus.HOST,
             Verdict.SKIPPED: ExitStatus.HOST,
+            Verdict.NOT_APPLICABLE: ExitStatus.FINE,
         }[self]
 
 
-class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One check; ``failure`` is the class of the failure, ``begin`` and ``seconds`` are seconds."""
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One case. ``failure`` is the class of the failure, ``file`` the package's file that it points to.
+
+    ``begin`` is when it began, in seconds since its machine was started, and ``seconds`` how long it took;
+    ``cpu`` the processor's seconds that QEMU took for it. ``logs`` are files in the output folder, ``rerun``
+    the command that makes this case alone.
+    """
 
     name: str
     title: str
     verdict: Verdict
+    tier: Tier = Tier.FAST
     evidence: str = ""
     failure: str | None = None
+    file: str | None = None
     detail: str = ""
     begin: float = 0.0
     seconds: float = 0.0
+    cpu: float = 0.0
+    restored: bool = False
+    attempts: int = 1
+    logs: tuple[str, ...] = ()
+    rerun: tuple[str, ...] = ()
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -60,31 +81,35 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. ``started`` is in UTC, ISO 8601; ``timings`` are seconds by name of the phase."""
+    """A whole run. ``started`` is in UTC, ISO 8601; ``timings`` are seconds by name of the phase.
 
-    format: int = 1
+    ``attempts`` counts the cold boots; ``snapshot`` is the key of the one that cases started from.
+    """
+
+    format: int = 2
     verdict: Verdict
     xen_version: str
     xen_found: str | None
-    checks: tuple[CheckResult, ...]
+    cases: tuple[CaseResult, ...]
     accelerator: Accelerator
     qemu_version: str
     qemu_command: tuple[str, ...]
     events: tuple[str, ...]
     inputs: tuple[Input, ...]
     attempts: int
+    snapshot: str | None
     started: str
     timings: dict[str, float]
 
     @property
-    def failures(self) -> tuple[CheckResult, ...]:
-        """The checks that did not pass and were not skipped."""
-        return tuple(c for c in self.checks if c.verdict in (Verdict.FAIL, Verdict.INFRASTRUCTURE))
+    def failures(self) -> tuple[CaseResult, ...]:
+        """The cases that did not pass and were not skipped."""
+        return tuple(c for c in self.cases if c.verdict in (Verdict.FAIL, Verdict.INFRASTRUCTURE))
 
 
-def overall(checks: tuple[CheckResult, ...]) -> Verdict:
-    """Return the verdict of a run; only what was checked and passed in full is a pass."""
-    verdicts = {check.verdict for check in checks}
+def overall(cases: Sequence[CaseResult]) -> Verdict:
+    """Return the verdict of a run; only what was made and passed in full is a pass."""
+    verdicts = {case.verdict for case in cases} - {Verdict.NOT_APPLICABLE}
     for verdict in (Verdict.FAIL, Verdict.INFRASTRUCTURE):
         if verdict in verdicts:
             return verdict
@@ -96,26 +121,26 @@ def read(path: Path) -> SmokeResult:
     return msgspec.json.decode(path.read_bytes(), type=SmokeResult)
 
 
-def write(result: SmokeResult, output: Path, serials: Sequence[bytes], dom0_log: str) -> None:
+def write(result: SmokeResult, output: Path, logs: Mapping[str, bytes]) -> None:
     """Write a run's files; results.json goes first and comes last, so that it never lies alone.
 
-    ``serials`` has the log of each attempt; the last one's is serial.log, the first's serial.1.log.
+    ``logs`` are by their path in the output folder.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / JSON).unlink(missing_ok=True)
+    # Of an earlier run in the same folder.
+    shutil.rmtree(output / CASES, ignore_errors=True)
     for number in range(1, MAX_ATTEMPTS):
-        # Of an earlier run in the same folder, that needed more attempts than this one.
         (output / f"serial.{number}.log").unlink(missing_ok=True)
-    for number, serial in enumerate(serials, start=1):
-        write_bytes(output / (SERIAL if number == len(serials) else f"serial.{number}.log"), serial)
-    write_bytes(output / DOM0_LOG, dom0_log.encode(errors="replace"))
+    for name, data in logs.items():
+        write_bytes(output / name, data)
     write_bytes(output / JUNIT, junit(result))
     write_bytes(output / JSON, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
 def junit(result: SmokeResult) -> bytes:
-    """Render a run as JUnit XML, a test case each check."""
-    counts = [check.verdict for check in result.checks]
+    """Render a run as JUnit XML, a test case each case."""
+    counts = [case.verdict for case in result.cases]
     suite = ET.Element(
         "testsuite",
         name="smoke",
@@ -123,7 +148,7 @@ def junit(result: SmokeResult) -> bytes:
         tests=str(len(counts)),
         failures=str(counts.count(Verdict.FAIL)),
         errors=str(counts.count(Verdict.INFRASTRUCTURE)),
-        skipped=str(counts.count(Verdict.SKIPPED)),
+        skipped=str(counts.count(Verdict.SKIPPED) + counts.count(Verdict.NOT_APPLICABLE)),
         time=f"{result.timings.get('total', 0):.3f}",
     )
     properties = ET.SubElement(suite, "properties")
@@ -133,21 +158,31 @@ def junit(result: SmokeResult) -> bytes:
         *((f"sha256 of {part.name}", part.sha256) for part in result.inputs),
     ):
         ET.SubElement(properties, "property", name=_clean(name), value=_clean(value))
-    for check in result.checks:
-        case = ET.SubElement(
-            suite, "testcase", classname="smoke", name=check.name, time=f"{check.seconds:.3f}"
-        )
-        tag = {
-            Verdict.FAIL: "failure",
-            Verdict.INFRASTRUCTURE: "error",
-            Verdict.SKIPPED: "skipped",
-        }.get(check.verdict)
-        if tag is not None:
-            message, kind = _clean(check.evidence), check.failure or ""
-            ET.SubElement(case, tag, message=message, type=kind).text = _clean(check.detail)
+    suite.extend(_junit_case(case) for case in result.cases)
     root = ET.Element("testsuites")
     root.append(suite)
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode").encode()
+
+
+def _junit_case(case: CaseResult) -> ET.Element:
+    element = ET.Element(
+        "testcase", classname=f"smoke.{case.tier}", name=case.name, time=f"{case.seconds:.3f}"
+    )
+    tag = {
+        Verdict.FAIL: "failure",
+        Verdict.INFRASTRUCTURE: "error",
+        Verdict.SKIPPED: "skipped",
+        Verdict.NOT_APPLICABLE: "skipped",
+    }.get(case.verdict)
+    if tag is not None:
+        kind = case.failure or case.verdict
+        ET.SubElement(element, tag, message=_clean(case.evidence), type=kind).text = _clean(case.detail)
+    about = [f"file: /{case.file}"] if case.file else []
+    about += [f"log: {name}" for name in case.logs]
+    about += [f"again: {shlex.join(case.rerun)}"] if case.rerun else []
+    if about:
+        ET.SubElement(element, "system-out").text = _clean("\n".join(about))
+    return element
 
 
 def _clean(text: str) -> str:

@@ -1,6 +1,7 @@
-"""Boot packages in a virtual machine, and say what holds.
+"""The fast tier: boot packages in a virtual machine, and say what holds.
 
-``smoke`` is what the command calls; a boot that fails for reasons of the test bed is tried once more.
+One cold boot is the boot test. The host that it brings up is saved, and every other case goes on from there
+on a machine of its own. ``smoke`` is what the command calls.
 """
 
 from __future__ import annotations
@@ -8,43 +9,42 @@ from __future__ import annotations
 import asyncio
 import datetime
 import hashlib
-import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from pipeline import log
-from pipeline.errors import ExitStatus, PipelineError
+from pipeline.errors import UsageError
 from pipeline.files import sha256, write_bytes
 from pipeline.run import run
 from pipeline.scratch import scratch as scratch_folder
 from pipeline.smoke import results
 from pipeline.smoke.accelerator import Accelerator, choose
-from pipeline.smoke.checks import FAST, Check, Limits, Subject
+from pipeline.smoke.case import Case, Facts, Limits
+from pipeline.smoke.cases import BOOT, GUESTS
+from pipeline.smoke.cases.boot import READY
 from pipeline.smoke.dom0 import MODULES, MODULES_OF_SOME, BootFiles, assemble, find_xen
-from pipeline.smoke.errors import CheckFailedError, HangError, InfrastructureError
+from pipeline.smoke.hardware import Direct, Hardware
 from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.layers import read_packages
-from pipeline.smoke.machine import Machine, Shape
-from pipeline.smoke.results import MAX_ATTEMPTS, CheckResult, Input, SmokeResult, Verdict
+from pipeline.smoke.machine import Machine
+from pipeline.smoke.results import (
+    CASES,
+    DOM0_LOG,
+    MAX_ATTEMPTS,
+    SERIAL,
+    CaseResult,
+    Input,
+    SmokeResult,
+    Verdict,
+)
+from pipeline.smoke.runner import Run, Runner
+from pipeline.smoke.snapshot import Snapshots, snapshot_key
 
 _CACHE_FORMAT = 2
-
-
-@dataclass
-class Attempt:
-    """One boot and what was found; filled in while it runs, so that a broken one leaves its trace."""
-
-    checks: list[CheckResult] = field(default_factory=list)
-    serial: io.BytesIO = field(default_factory=io.BytesIO)
-    dom0_log: str = ""
-    command: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
-    found: str | None = None
-    seconds: float = 0.0
 
 
 def smoke(
@@ -55,23 +55,25 @@ def smoke(
     xen_version: str,
     output: Path,
     scratch: Path,
+    only: Sequence[str] = (),
+    rerun: Callable[[str], tuple[str, ...]] = lambda _: (),
     limits: Limits | None = None,
-    checks: Sequence[Check] = FAST,
     accelerator: Accelerator | None = None,
 ) -> SmokeResult:
-    """Boot packages and check what they do; write the evidence to ``output``.
+    """Boot packages and make the cases of the fast tier; write the evidence to ``output``.
 
     ``packages`` are .pkg.tar.* files, the one with the hypervisor among them; ``image_root`` an unpacked
     root file system with the libraries that they were built with; ``kernel`` a Debian kernel package;
-    ``xen_version`` what Xen must say that it is. ``scratch`` keeps the unpacked kernel from run to run.
-    ``accelerator`` is chosen by probing where it is None.
+    ``xen_version`` what Xen must say that it is. ``scratch`` keeps the unpacked kernel and the snapshots from
+    run to run. ``only`` names cases that are made alone, and ``rerun`` returns the command that makes a case
+    alone. ``accelerator`` is chosen by probing where it is None.
 
     Whatever the machine does ends in the result's verdict. Raises PackageContentError,
-    KernelImageError or ToolMissingError where no machine can be made.
+    KernelImageError or ToolMissingError where no machine can be made, and UsageError for an unknown case.
     """
-    limits = limits or Limits()
     begin = time.monotonic()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    boot, guests = chosen(only)
     with log.step("Assembling the test host from the package"):
         layer = read_packages(packages)
         xen = find_xen(layer)
@@ -80,37 +82,149 @@ def smoke(
     log.info(f"accelerator: {accelerator.kind} ({accelerator.reason})")
     version = run(["qemu-system-x86_64", "--version"]).output.splitlines()[0]
     inputs = (*(_input(path) for path in (*packages, kernel)), *_parts(files))
-    prepared = time.monotonic() - begin
-    serials: list[bytes] = []
-    for number in range(1, MAX_ATTEMPTS + 1):
-        # In a folder of its own: what is left there of killed runs is swept away.
-        with scratch_folder(scratch / "machines", "smoke") as folder, log.step("Booting Xen"):
-            attempt = asyncio.run(boot(files, accelerator, folder, xen_version, limits, checks))
-        serials.append(attempt.serial.getvalue())
-        verdict = results.overall(tuple(attempt.checks))
-        if verdict is not Verdict.INFRASTRUCTURE or number == MAX_ATTEMPTS:
-            break
-        log.warn("the test bed failed; once more, from a cold start")
+    # In a folder of its own: what is left there of killed runs is swept away.
+    with scratch_folder(scratch / "machines", "smoke") as work:
+        hardware = Hardware(Direct.write(files, work / "boot"))
+        runner = Runner(Facts(xen_version, accelerator), limits or Limits(), work)
+        fast = FastTier(runner, hardware, Snapshots(scratch / "snapshots"), version)
+        prepared = time.monotonic() - begin
+        asyncio.run(fast.make(boot, guests))
+    cases, logs = fast.collect(rerun)
     result = SmokeResult(
-        verdict=verdict,
+        verdict=results.overall(cases),
         xen_version=xen_version,
-        xen_found=attempt.found,
-        checks=tuple(attempt.checks),
+        xen_found=fast.boots[-1].found if fast.boots else None,
+        cases=cases,
         accelerator=accelerator,
         qemu_version=version,
-        qemu_command=attempt.command,
-        events=attempt.events,
+        qemu_command=fast.command,
+        events=fast.boots[-1].events if fast.boots else (),
         inputs=inputs,
-        attempts=number,
+        attempts=len(fast.boots),
+        snapshot=fast.key if fast.apart else None,
         started=started,
         timings={
             "prepare": round(prepared, 3),
-            "machine": round(attempt.seconds, 3),
+            "machine": round(sum(boot.seconds for boot in fast.boots[-1:]), 3),
+            **{name: round(seconds, 3) for name, seconds in fast.timings.items()},
             "total": round(time.monotonic() - begin, 3),
         },
     )
-    results.write(result, output, serials, attempt.dom0_log)
+    results.write(result, output, logs)
     return result
+
+
+def chosen(only: Sequence[str]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Return the cases of the boot test and those of guests that names stand for; no name is all.
+
+    Those that the named ones cannot do without are among them. Raises UsageError.
+    """
+    if not only:
+        return BOOT, GUESTS
+    known = {case.name for case in (*BOOT, *GUESTS)}
+    for name in only:
+        if name not in known:
+            raise UsageError(f"There is no case {name!r}.", hint=f"Cases: {', '.join(sorted(known))}.")
+    boot = tuple(case for case in BOOT if case.name in only)
+    if boot:
+        boot = tuple(case for case in BOOT if case.vital or case.name in only)
+    return boot, tuple(case for case in GUESTS if case.name in only)
+
+
+@dataclass
+class FastTier:
+    """The cases of the fast tier on one kind of machine; filled in by `make`."""
+
+    runner: Runner
+    hardware: Hardware
+    snapshots: Snapshots
+    qemu_version: str
+    boots: list[Run] = field(default_factory=list)
+    apart: list[Run] = field(default_factory=list)
+    skipped: list[CaseResult] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.key = snapshot_key(self.hardware, self.runner.facts.accelerator, self.qemu_version)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """QEMU's command line."""
+        return next((run.command for run in (*self.boots, *self.apart) if run.command), ())
+
+    async def make(self, boot: Sequence[Case], guests: Sequence[Case]) -> None:
+        """Make the boot test, and the cases of guests from the host that it brings up.
+
+        Without a boot test, the host is one that was saved before, or is booted for it.
+        """
+        if not boot and await self._from_saved(guests):
+            return
+        await self._boot(boot or tuple(case for case in BOOT if case.vital), save=bool(guests))
+        if guests and not await self._from_saved(guests):
+            reason = "Not made, because the boot failed."
+            self.skipped = [_skipped(case, reason) for case in guests]
+
+    async def _boot(self, cases: Sequence[Case], *, save: bool) -> None:
+        """Make the boot test; once more, where the test bed failed."""
+        for number in range(1, MAX_ATTEMPTS + 1):
+            with log.step("Booting Xen"):
+                after = {READY: self._save} if save else {}
+                self.boots.append(await self.runner.in_order(self.hardware, cases, after=after))
+            if not self.boots[-1].broken or number == MAX_ATTEMPTS:
+                return
+            log.warn("the test bed failed; once more, from a cold start")
+
+    async def _save(self, machine: Machine) -> None:
+        begin = time.monotonic()
+        await self.snapshots.save(self.key, machine)
+        await machine.resume()
+        self.timings["save"] = time.monotonic() - begin
+
+    async def _from_saved(self, guests: Sequence[Case]) -> bool:
+        """Make cases from the snapshot; whether there is one."""
+        with self.snapshots.use(self.key) as snapshot:
+            if snapshot is None:
+                return False
+            begin = time.monotonic()
+            with log.step(f"Guests, {self.runner.cores} at once, from the saved host"):
+                first = tuple(case for case in BOOT if case.vital)
+                self.apart = await self.runner.apart(self.hardware, guests, snapshot.folder, first)
+            self.timings["guests"] = time.monotonic() - begin
+        return True
+
+    def collect(
+        self, rerun: Callable[[str], tuple[str, ...]]
+    ) -> tuple[tuple[CaseResult, ...], dict[str, bytes]]:
+        """Return all verdicts, and all logs by their path in the output folder."""
+        logs: dict[str, bytes] = {}
+        for number, boot in enumerate(self.boots, start=1):
+            name = SERIAL if number == len(self.boots) else f"serial.{number}.log"
+            logs[name] = boot.serial.getvalue()
+            logs[DOM0_LOG] = boot.dom0_log.encode(errors="replace")
+        cases: list[CaseResult] = []
+        made = [(boot, (SERIAL,)) for boot in self.boots[-1:]] + [(guest, ()) for guest in self.apart]
+        for each, usual in made:
+            for case in each.cases:
+                own = _logs_of(each, case, apart=not usual)
+                logs |= own
+                cases.append(msgspec.structs.replace(case, logs=(*usual, *own), rerun=rerun(case.name)))
+        return (*cases, *self.skipped), logs
+
+
+def _logs_of(run: Run, case: CaseResult, *, apart: bool) -> dict[str, bytes]:
+    folder = f"{CASES}/{case.name}"
+    kept = {f"{folder}/{name}": text for (owner, name), text in run.logs.items() if owner == case.name}
+    if apart and run.command:
+        kept[f"{folder}/{SERIAL}"] = run.serial.getvalue().decode(errors="replace")
+        if run.dom0_log:
+            kept[f"{folder}/{DOM0_LOG}"] = run.dom0_log
+    return {name: text.encode(errors="replace") for name, text in kept.items()}
+
+
+def _skipped(case: Case, reason: str) -> CaseResult:
+    return CaseResult(
+        name=case.name, title=case.title, tier=case.tier, verdict=Verdict.SKIPPED, evidence=reason
+    )
 
 
 def _input(path: Path) -> Input:
@@ -147,106 +261,3 @@ def cached_kernel(package: Path, scratch: Path) -> Kernel:
     data = msgspec.msgpack.encode(_CachedKernel(kernel.release, kernel.vmlinux, dict(kernel.modules)))
     write_bytes(file, hashlib.sha256(data).digest() + data)
     return kernel
-
-
-async def boot(
-    files: BootFiles,
-    accelerator: Accelerator,
-    folder: Path,
-    xen_version: str,
-    limits: Limits,
-    checks: Sequence[Check] = FAST,
-    shape: Shape | None = None,
-) -> Attempt:
-    """Boot once and make the checks in order; the failure of a vital one ends the run."""
-    attempt = Attempt()
-    machine = Machine(files, accelerator, folder, attempt.serial, shape)
-    todo = list(checks)
-    try:
-        async with asyncio.timeout(limits.total), machine:
-            attempt.command = tuple(machine.command)
-            subject = Subject(machine, xen_version, limits)
-            while todo and await _one(todo[0], subject, attempt):
-                todo.pop(0)
-                if len(todo) == 1 and any(check.verdict is Verdict.FAIL for check in attempt.checks):
-                    attempt.dom0_log = await _dom0_log(subject)
-            # The one that ended the run has its own verdict already.
-            todo = todo[1:]
-    except TimeoutError:
-        error = HangError(f"The run was not over after {limits.total:g} s.")
-        attempt.checks += [_judge(check, error, machine.seconds, 0.0, tail(machine)) for check in todo[:1]]
-        todo = todo[1:]
-    except PipelineError as e:
-        # QEMU itself did not come up: no check has been made.
-        attempt.checks += [_judge(check, e, machine.seconds, 0.0) for check in todo[:1]]
-        todo = todo[1:]
-    attempt.command = tuple(machine.command)
-    attempt.events = tuple(machine.events)
-    attempt.found = machine.watcher.banner
-    attempt.seconds = machine.seconds
-    cause = "Not made, because the run had ended."
-    for check in todo:
-        attempt.checks.append(
-            CheckResult(name=check.name, title=check.title, verdict=Verdict.SKIPPED, evidence=cause)
-        )
-    return attempt
-
-
-async def _one(check: Check, subject: Subject, attempt: Attempt) -> bool:
-    """Make one check and note its verdict; whether the run can go on."""
-    machine = subject.machine
-    begin = machine.seconds
-    try:
-        evidence = await check.run(subject)
-    except PipelineError as e:
-        seconds = machine.seconds - begin
-        attempt.checks.append(_judge(check, e, begin, seconds, tail(machine)))
-        log.error(f"{check.title}: {type(e).__name__} after {log.duration(seconds)}: {e.message}", e.hint)
-        return not check.vital and isinstance(e, CheckFailedError | HangError)
-    seconds = machine.seconds - begin
-    attempt.checks.append(
-        CheckResult(
-            name=check.name,
-            title=check.title,
-            verdict=Verdict.PASS,
-            evidence=evidence,
-            begin=round(begin, 3),
-            seconds=round(seconds, 3),
-        )
-    )
-    log.info(f"{check.title}: pass ({log.duration(seconds)})")
-    return True
-
-
-def _judge(check: Check, error: PipelineError, begin: float, seconds: float, serial: str = "") -> CheckResult:
-    host = isinstance(error, InfrastructureError) or error.status is ExitStatus.HOST
-    if serial:
-        serial = f"Last lines of the serial log:\n{serial}"
-    detail = "\n".join(part for part in (error.hint, serial) if part)
-    return CheckResult(
-        name=check.name,
-        title=check.title,
-        verdict=Verdict.INFRASTRUCTURE if host else Verdict.FAIL,
-        evidence=error.message,
-        failure=type(error).__name__,
-        detail=detail,
-        begin=round(begin, 3),
-        seconds=round(seconds, 3),
-    )
-
-
-def tail(machine: Machine, count: int = 40) -> str:
-    """Return the last lines of the serial log."""
-    return "\n".join(f"[{line.seconds:10.3f}] {line.text}" for line in machine.watcher.tail[-count:])
-
-
-async def _dom0_log(subject: Subject) -> str:
-    """Ask dom0 for what it and Xen logged; nothing, where it does not answer."""
-    try:
-        reply = await subject.run(
-            "xl dmesg | tail -n 200; for log in /var/log/xen/*.log /var/log/xen/console/*; do\n"
-            'if [ -f "$log" ]; then echo "== $log"; tail -c 20000 "$log"; fi; done'
-        )
-    except PipelineError as e:
-        return f"No log of dom0: {e.message}\n"
-    return reply.output

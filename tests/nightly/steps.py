@@ -68,9 +68,9 @@ def boot(folder: Path, *, panics: bool) -> None:
         {"name": "xl-list", "title": "xl answers", "verdict": "fail" if panics else "pass"},
     ]
     result = {
-        "verdict": "fail" if panics else "pass", "xen_version": "1.0", "xen_found": "1.0", "checks": checks,
+        "verdict": "fail" if panics else "pass", "xen_version": "1.0", "xen_found": "1.0", "cases": checks,
         "accelerator": {"kind": "tcg", "reason": "none"}, "qemu_version": "1", "qemu_command": [],
-        "events": [], "inputs": [], "attempts": 1, "started": "2030-01-01T00:00:00Z",
+        "events": [], "inputs": [], "attempts": 1, "snapshot": None, "started": "2030-01-01T00:00:00Z",
         "timings": {"total": 1.0},
     }  # fmt: skip
     (folder / "smoke").mkdir(exist_ok=True)

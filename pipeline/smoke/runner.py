@@ -1,0 +1,218 @@
+"""Make cases on machines and judge them: in order on one machine, or each on one of its own.
+
+Whatever a machine does ends in the verdict of a case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from pipeline import log
+from pipeline.errors import ExitStatus, PipelineError
+from pipeline.scratch import scratch
+from pipeline.smoke.case import Case, Facts, Host, Limits
+from pipeline.smoke.errors import CheckFailedError, HangError, InfrastructureError, InPackageError
+from pipeline.smoke.hardware import Hardware
+from pipeline.smoke.machine import Machine
+from pipeline.smoke.results import MAX_ATTEMPTS, CaseResult, Verdict
+
+Hook = Callable[[Machine], Awaitable[None]]
+_NOTHING: Mapping[str, Hook] = {}
+_DOM0_LOG = """xl dmesg | tail -n 200
+for log in /var/log/xen/*.log /var/log/xen/console/*; do
+    if [ -f "$log" ]; then echo "== $log"; tail -c 20000 "$log"; fi
+done"""
+
+
+@dataclass
+class Run:
+    """One machine and what was found on it; filled in while it runs, so that a broken one leaves its trace.
+
+    ``logs`` are texts that cases kept, by the case's name and the file's.
+    """
+
+    cases: list[CaseResult] = field(default_factory=list)
+    logs: dict[tuple[str, str], str] = field(default_factory=dict)
+    serial: io.BytesIO = field(default_factory=io.BytesIO)
+    dom0_log: str = ""
+    command: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    found: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the test bed failed."""
+        return any(case.verdict is Verdict.INFRASTRUCTURE for case in self.cases)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Makes cases; ``work`` gets a folder a machine, and ``cores`` machines run at once."""
+
+    facts: Facts
+    limits: Limits
+    work: Path
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+
+    async def in_order(
+        self,
+        hardware: Hardware,
+        cases: Sequence[Case],
+        saved: Path | None = None,
+        after: Mapping[str, Hook] = _NOTHING,
+    ) -> Run:
+        """Start a machine and make cases on it in order; the failure of a vital one ends the run.
+
+        ``saved`` is a saved machine to go on from. ``after`` is what else is done after a case
+        of that name has passed.
+        """
+        run = Run()
+        todo = list(cases)
+        with scratch(self.work, "machine") as folder:
+            machine = Machine(hardware, self.facts.accelerator, folder, run.serial, saved)
+            try:
+                async with asyncio.timeout(self.limits.total), machine:
+                    run.command = tuple(machine.command)
+                    await self._sequence(machine, todo, run, after)
+            except TimeoutError:
+                error = HangError(f"The run was not over after {self.limits.total:g} s.")
+                run.cases += [_judge(c, error, machine.seconds, 0.0, tail(machine)) for c in todo[:1]]
+            except PipelineError as e:
+                # QEMU itself did not come up, or could not save the machine.
+                run.cases += [_judge(c, e, machine.seconds, 0.0) for c in todo[:1]]
+            run.command = tuple(machine.command)
+            run.events = machine.events
+            run.found = machine.watcher.banner
+            run.seconds = machine.seconds
+        cause = "Not made, because the run had ended."
+        done = {case.name for case in run.cases}
+        run.cases += [_without(c, Verdict.SKIPPED, cause) for c in cases if c.name not in done]
+        return run
+
+    async def _sequence(
+        self,
+        machine: Machine,
+        todo: list[Case],
+        run: Run,
+        after: Mapping[str, Hook],
+    ) -> None:
+        host = Host(machine, self.facts, self.limits)
+        while todo:
+            if not await self._one(todo[0], host, run):
+                return
+            if run.cases[-1].verdict is Verdict.FAIL:
+                run.dom0_log = await dom0_log(host)
+            elif (hook := after.get(todo[0].name)) is not None:
+                await hook(machine)
+            todo.pop(0)
+
+    async def _one(self, case: Case, host: Host, run: Run) -> bool:
+        """Make one case and note its verdict; whether the run can go on."""
+        if (reason := case.lacks(self.facts)) is not None:
+            run.cases.append(_without(case, Verdict.NOT_APPLICABLE, reason))
+            return True
+        machine = host.machine
+        begin, cpu = machine.seconds, machine.progress.cpu
+        host.logs = {}
+        try:
+            evidence = await case.run(host)
+        except PipelineError as e:
+            seconds = machine.seconds - begin
+            run.cases.append(_judge(case, e, begin, seconds, tail(machine)))
+            log.error(f"{case.title}: {type(e).__name__} after {log.duration(seconds)}: {e.message}", e.hint)
+            return not case.vital and isinstance(e, CheckFailedError | HangError)
+        finally:
+            run.logs |= {(case.name, name): text for name, text in host.logs.items()}
+        seconds = machine.seconds - begin
+        machine.progress.tick()
+        run.cases.append(
+            CaseResult(
+                name=case.name,
+                title=case.title,
+                tier=case.tier,
+                verdict=Verdict.PASS,
+                evidence=evidence,
+                begin=round(begin, 3),
+                seconds=round(seconds, 3),
+                cpu=round(machine.progress.cpu - cpu, 3),
+            )
+        )
+        log.info(f"{case.title}: pass ({log.duration(seconds)})")
+        return True
+
+    async def apart(
+        self, hardware: Hardware, cases: Sequence[Case], saved: Path, first: Sequence[Case] = ()
+    ) -> list[Run]:
+        """Make cases each on a machine of its own that goes on from a saved one, as many as cores at once.
+
+        Where the test bed failed, the case is made once more after a cold boot and the cases ``first``.
+        Returns a run a case, in the order of the cases.
+        """
+        free = asyncio.Semaphore(self.cores)
+
+        async def one(case: Case) -> Run:
+            if (reason := case.lacks(self.facts)) is not None:
+                return Run([_without(case, Verdict.NOT_APPLICABLE, reason)])
+            async with free:
+                return await self._alone(hardware, case, saved, first)
+
+        return list(await asyncio.gather(*(one(case) for case in cases)))
+
+    async def _alone(self, hardware: Hardware, case: Case, saved: Path, first: Sequence[Case]) -> Run:
+        run = await self.in_order(hardware, (case,), saved)
+        restored, attempts = True, 1
+        if run.broken:
+            log.warn(f"the test bed failed; {case.name} once more, from a cold start")
+            run = await self.in_order(hardware, (*first, case))
+            restored, attempts = False, MAX_ATTEMPTS
+        result = next(c for c in run.cases if c.name == case.name)
+        if result.verdict is Verdict.SKIPPED:
+            cause = next(c for c in run.cases if c.failure)
+            result = msgspec.structs.replace(cause, name=case.name, title=case.title, tier=case.tier)
+        run.cases = [msgspec.structs.replace(result, restored=restored, attempts=attempts)]
+        return run
+
+
+def _without(case: Case, verdict: Verdict, reason: str) -> CaseResult:
+    return CaseResult(name=case.name, title=case.title, tier=case.tier, verdict=verdict, evidence=reason)
+
+
+def _judge(case: Case, error: PipelineError, begin: float, seconds: float, serial: str = "") -> CaseResult:
+    host = isinstance(error, InfrastructureError) or error.status is ExitStatus.HOST
+    if serial:
+        serial = f"Last lines of the serial log:\n{serial}"
+    detail = "\n".join(part for part in (error.hint, serial) if part)
+    return CaseResult(
+        name=case.name,
+        title=case.title,
+        tier=case.tier,
+        verdict=Verdict.INFRASTRUCTURE if host else Verdict.FAIL,
+        evidence=error.message,
+        failure=type(error).__name__,
+        file=error.file if isinstance(error, InPackageError) else None,
+        detail=detail,
+        begin=round(begin, 3),
+        seconds=round(seconds, 3),
+    )
+
+
+def tail(machine: Machine, count: int = 40) -> str:
+    """Return the last lines of the serial log."""
+    return "\n".join(f"[{line.seconds:10.3f}] {line.text}" for line in machine.watcher.tail[-count:])
+
+
+async def dom0_log(host: Host) -> str:
+    """Ask dom0 for what it and Xen logged; nothing, where it does not answer."""
+    try:
+        reply = await host.run(_DOM0_LOG)
+    except PipelineError as e:
+        return f"No log of dom0: {e.message}\n"
+    return reply.output

@@ -6,6 +6,7 @@ service failed.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,9 +180,20 @@ def recipe(context: Context, release: str = "", without: str = "", image: str = 
 
 @task(
     positional=[],
-    help={**_RELEASE_HELP, "lock": "The lock.json of a night: what the release's branch was then."},
+    help={
+        **_RELEASE_HELP,
+        "lock": "The lock.json of a night: what the release's branch was then.",
+        "ccache": "Take what was compiled before, as nights do; not for releases.",
+    },
 )
-def build(context: Context, release: str = "", without: str = "", image: str = "", lock: str = "") -> None:
+def build(
+    context: Context,
+    release: str = "",
+    without: str = "",
+    image: str = "",
+    lock: str = "",
+    ccache: bool = False,
+) -> None:
     """Build the packages of a release.
 
     Example: ./inv build 4.17
@@ -191,6 +203,7 @@ def build(context: Context, release: str = "", without: str = "", image: str = "
     steps = _steps(context, release, without, image)
     if lock:
         steps = steps.at(resolve.read(Path(lock).expanduser()))
+    steps = dataclasses.replace(steps, ccache=ccache)
     for path in steps.build().packages:
         _print(path)
 

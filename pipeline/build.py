@@ -19,7 +19,8 @@ import filelock
 import msgspec
 from tqdm import tqdm
 
-from pipeline import evidence, files, log, recipe, records, version
+from pipeline import ccache, evidence, files, log, recipe, records, version
+from pipeline.ccache import Ccache
 from pipeline.engine.job import Circumstances, Engine, Job
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.image.assembly import Image
@@ -48,6 +49,7 @@ class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What a build was made from and what came out; ``build.json`` beside the packages.
 
     ``without`` names the features that were left out of the release. ``started`` and ``finished`` are in UTC.
+    ``ccache`` is what ccache gave, where it was used.
     """
 
     release: str
@@ -60,6 +62,7 @@ class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     finished: datetime
     packages: tuple[BuiltPackage, ...]
     without: tuple[str, ...] = ()
+    ccache: ccache.Use | None = None
 
     @property
     def seconds(self) -> float:
@@ -68,9 +71,21 @@ class BuildRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which staging tree a compile key led to; ``compiled/KEY.json`` in the store."""
+    """Which staging tree a compile key led to; ``compiled/KEY.json`` in the store.
+
+    ``ccache`` is what of it ccache gave, where it was used.
+    """
 
     staging_sha256: Sha256
+    ccache: ccache.Use | None = None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A staging tree's tar in the store, and what of it ccache gave."""
+
+    tree: Path
+    ccache: ccache.Use | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,8 @@ class Builder:
 
     ``sources`` fetches the release's sources and returns where they lie; it is called only when
     something must be compiled. ``anew`` compiles whatever the store has, and leaves no note of it there.
-    ``circumstances`` are those that the jobs run in.
+    ``circumstances`` are those that the jobs run in. ``ccache`` is what compiles may take files from; without
+    it, nothing counts that was ever made with it.
     """
 
     store: Store
@@ -172,6 +188,7 @@ class Builder:
     jobs: int
     anew: bool = False
     circumstances: Circumstances = field(default_factory=Circumstances)
+    ccache: Ccache | None = None
 
     def build(self, plan: Plan) -> Build:
         """Return the packages of a plan, building what is not in place yet."""
@@ -194,13 +211,16 @@ class Builder:
             log.warn(f"{e.message} It is built again.")
             shutil.rmtree(folder)
             return None
+        if build.record.ccache is not None and self.ccache is None:
+            log.info(f"{folder} was built with ccache. It is built again without.")
+            return None
         return build
 
     def _make(self, plan: Plan, folder: Path) -> Build:
         started = evidence.now()
         logs = folder.parent
         engine = self.engine()
-        staging = self._compiled(plan, engine, logs / f"{plan.build_id}.compile.log")
+        compiled = self._compiled(plan, engine, logs / f"{plan.build_id}.compile.log")
         with (
             scratch(self.store.root / "scratch", "build") as temporary,
             log.step(f"Packaging {plan.release.name}"),
@@ -208,7 +228,7 @@ class Builder:
             output = temporary / "output"
             output.mkdir()
             log_path = logs / f"{plan.build_id}.package.log"
-            self._package(plan, engine, staging, output, log_path)
+            self._package(plan, engine, compiled.tree, output, log_path)
             record = BuildRecord(
                 release=plan.release.name,
                 build_id=plan.build_id,
@@ -219,6 +239,7 @@ class Builder:
                 started=started,
                 finished=evidence.now(),
                 without=plan.release.left_out,
+                ccache=compiled.ccache,
                 packages=tuple(_describe(p) for p in sorted(output.glob("*.pkg.tar.*"))),
             )
             return self._place(plan, record, output, folder)
@@ -252,8 +273,8 @@ class Builder:
     def _compiled_log(self, plan: Plan) -> Path:
         return self.store.root / "compiled" / f"{plan.compile_key}.log"
 
-    def _compiled(self, plan: Plan, engine: Engine, log_path: Path) -> Path:
-        """Return the staging tree's tar, compiling where the store does not have it."""
+    def _compiled(self, plan: Plan, engine: Engine, log_path: Path) -> Compiled:
+        """Return the staging tree, compiling where the store does not have it."""
         if self.anew:
             return self._compile_into_store(plan, engine, log_path)
         record_path = self.store.root / "compiled" / f"{plan.compile_key}.json"
@@ -264,22 +285,27 @@ class Builder:
             except IntegrityError as e:
                 log.warn(f"{e.message} It is compiled again.")
                 found = None
-            if found is not None and self._compiled_log(plan).is_file():
+            allowed = record.ccache is None or self.ccache is not None
+            if found is not None and allowed and self._compiled_log(plan).is_file():
                 log.info("compiled already; only packaging")
-                return found
+                return Compiled(found, record.ccache)
         entry = self._compile_into_store(plan, engine, log_path)
         files.write_bytes(self._compiled_log(plan), log_path.read_bytes())
-        files.write_bytes(record_path, records.encode(CompiledRecord(staging_sha256=entry.name)))
+        record = CompiledRecord(staging_sha256=entry.tree.name, ccache=entry.ccache)
+        files.write_bytes(record_path, records.encode(record))
         return entry
 
-    def _compile_into_store(self, plan: Plan, engine: Engine, log_path: Path) -> Path:
+    def _compile_into_store(self, plan: Plan, engine: Engine, log_path: Path) -> Compiled:
         sources = self.sources()
         with (
             scratch(self.store.root / "scratch", "compile") as temporary,
             log.step(f"Compiling {plan.release.name} in {plan.image.name} with {engine.name}"),
         ):
-            staging = self._compile(plan, engine, sources, temporary, log_path)
-            return self.store.add_file(staging)
+            output = self._compile(plan, engine, sources, temporary, log_path)
+            use = ccache.read(output / ccache.LOG) if self.ccache else None
+            if use is not None:
+                log.info(str(use))
+            return Compiled(self.store.add_file(output / "staging.tar"), use)
 
     def _compile(
         self,
@@ -296,11 +322,13 @@ class Builder:
         inputs |= {f"sources/{source.file_name}": sources[source] for source in plan.release.git}
         environment = {**plan.environment, "MAKEFLAGS": f"-j{self.jobs}"}
         job = self._job("compile.sh", inputs, environment)
+        if self.ccache is not None:
+            job = self.ccache.lent(job, plan.image)
         output = temporary / "output"
         output.mkdir()
         with _logged(log_path) as on_line:
             engine.run(job, plan.image, output, on_line)
-        return output / "staging.tar"
+        return output
 
     def _job(self, script: str, inputs: dict[str, Path], environment: dict[str, str]) -> Job:
         return Job(("/bin/bash", script), inputs, environment=environment, circumstances=self.circumstances)

@@ -36,7 +36,8 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     commands after ``build``, in order; ``limits`` how many minutes each may take. ``budget`` is how many GiB
     the builds that are kept may have, and ``free`` how many must be free before a night begins. ``notify`` is
     a command that gets each night's record, as JSON, on its standard input. ``publish``: what passes goes to
-    the channel ``unstable``.
+    the channel ``unstable``. ``ccache`` is how many GiB each image's compiled files may take, from which
+    nights and bisections compile faster; 0 compiles everything anew.
     """
 
     release: str = "unstable"
@@ -47,6 +48,7 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     free: Annotated[float, msgspec.Meta(ge=0)] = 5
     notify: tuple[str, ...] = ()
     publish: bool = True
+    ccache: Annotated[float, msgspec.Meta(ge=0)] = 5
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -21,6 +21,7 @@ from pipeline import evidence, files, log, release, version
 from pipeline import recipe as recipes
 from pipeline import seal as seals
 from pipeline.build import Build, Builder, Plan
+from pipeline.ccache import Ccache
 from pipeline.check.checker import Checker
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine
@@ -65,7 +66,8 @@ class Steps:
 
     ``without`` names features that are left out, besides those that the settings name; ``image_name`` is
     the image to use instead of the release's own. ``lock`` is what a branch stands for, in the place of the
-    commit in the release file. ``series`` is laid over the release's own.
+    commit in the release file. ``series`` is laid over the release's own. ``ccache``
+    lets builds of a branch take what the same compiler has compiled before.
     """
 
     settings: Settings
@@ -74,6 +76,7 @@ class Steps:
     image_name: str = ""
     lock: BranchLock | None = None
     series: tuple[str, ...] = ()
+    ccache: bool = False
 
     @cached_property
     def release(self) -> Release:
@@ -168,8 +171,21 @@ class Steps:
             engine=lambda: self.engine,
             sources=self.fetch,
             jobs=settings.compile_jobs,
+            ccache=self._ccache,
         )
         return builder.build(self.plan())
+
+    @property
+    def _ccache(self) -> Ccache | None:
+        size = round(self.settings.nightly.ccache * (1 << 30))
+        if not self.ccache or not size:
+            return None
+        if self.release.branch is None:
+            raise UsageError(
+                f"Release {self.release.name} is not built with ccache.",
+                hint="Only what follows a branch is.",
+            )
+        return Ccache(self.settings.open_store.root / "ccache", size)
 
     def newest(self) -> Build:
         """The release's newest build, with its packages verified."""

@@ -41,7 +41,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     return folder
 
 
-def _store() -> Store:
+def store() -> Store:
     """The store that the settings name."""
     named = os.environ.get("INVOKE_PIPELINE_STORE")
     return Store(Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline"))
@@ -51,7 +51,7 @@ def _store() -> Store:
 def image(shared_folder: Path) -> assembly.Image:
     """The image of the releases, in the store that the settings name; assembled on a fresh machine."""
     with filelock.FileLock(shared_folder / "image.lock"):
-        return assembly.prepare(IMAGE, _store(), Mirrors())
+        return assembly.prepare(IMAGE, store(), Mirrors())
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def tiny(shared_folder: Path) -> Tiny:
     """
     code = [Path(module.__file__).read_bytes() for module in (debian, assembly, locking) if module.__file__]
     key = hashlib.sha256(b"".join([TINY.encode(), *code])).hexdigest()[:16]
-    folder = _store().root / "tests" / key
+    folder = store().root / "tests" / key
     checkout = Checkout(folder / "tiny für sich", folder / "tiny store")
     lock = checkout.root / "containers" / "tiny.lock"
     with filelock.FileLock(shared_folder / "tiny.lock"):

@@ -36,7 +36,8 @@ build() {
   printf '==== compiling\n'
   local stage=$srcdir/staging
   mkdir -p "$stage"/small/{usr/bin,etc} "$stage"/small-docs/usr/share/{doc/small,man/man1}
-  gcc "${_flags[@]}" "-ffile-prefix-map=$srcdir=." -o "$stage/small/usr/bin/small" small.c
+  gcc "${_flags[@]}" "-ffile-prefix-map=$srcdir=." -c small.c
+  gcc "${_flags[@]}" -o "$stage/small/usr/bin/small" small.o
   cp small.1 "$stage/small-docs/usr/share/man/man1/"
   cp README "$stage/small-docs/usr/share/doc/small/"
   %BUILD%

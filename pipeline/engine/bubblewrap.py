@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.engine.job import WORKSPACE, Circumstances, Job, JobFailedError, Limits, OutputError
+from pipeline.engine.job import CACHE, WORKSPACE, Circumstances, Job, JobFailedError, Limits, OutputError
 from pipeline.files import write_text
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
@@ -175,11 +175,21 @@ def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job) -> list
         "--clearenv",
     ]
     # fmt: on
+    if job.cache is not None:
+        argv += ["--bind", os.fspath(_lend(job.cache, job)), CACHE]
     if passwd is not None:
         argv += ["--ro-bind", os.fspath(passwd), "/etc/passwd"]
     for key, value in job.full_environment().items():
         argv += ["--setenv", key, value]
     return [*argv, *_privileges(str(job.circumstances.uid)), "--"]
+
+
+def _lend(cache: Path, job: Job) -> Path:
+    """Let the job's user write to a cache."""
+    cache.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(cache, job.circumstances.uid, job.circumstances.uid)
+    return cache
 
 
 def _privileges(uid: str) -> list[str]:

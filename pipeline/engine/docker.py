@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import socket
@@ -21,6 +22,7 @@ import requests
 
 from pipeline import log
 from pipeline.engine.job import (
+    CACHE,
     WORKSPACE,
     Circumstances,
     EngineError,
@@ -189,7 +191,7 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
                 docker.types.Ulimit(name="core", soft=0, hard=0),
             ],
             tmpfs={"/tmp": "exec,mode=1777", "/run": f"uid={_UID},gid={_UID}"},  # noqa: S108 - the container's own
-            volumes={volume.name: {"bind": WORKSPACE, "mode": "rw"}},
+            volumes={volume.name: {"bind": WORKSPACE, "mode": "rw"}, **_cache(job)},
             init=True,
             labels=labels,
         )
@@ -201,13 +203,21 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
         volume.remove(force=True)
 
 
+def _cache(job: Job) -> dict[str, dict[str, str]]:
+    """The volume that stands for the job's cache in this engine, which may be another host's."""
+    if job.cache is None:
+        return {}
+    name = hashlib.sha256(os.fspath(job.cache).encode()).hexdigest()[:16]
+    volume = _client().volumes.create(f"{_LABEL}-cache-{name}", labels={_LABEL: "cache"})
+    return {volume.name: {"bind": CACHE, "mode": "rw"}}
+
+
 def _put(container: Container, job: Job) -> None:
     """Fill the workspace: a tar whose members belong to the builder."""
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as tar:
-            folders = {"."} | {
-                str(p) for name in (*job.all_inputs, f"{job.output}/x") for p in _parents(name)
-            }
+            folders = {"."} | ({PurePosixPath(CACHE).name} if job.cache else set())
+            folders |= {str(p) for name in (*job.all_inputs, f"{job.output}/x") for p in _parents(name)}
             for folder in sorted(folders):
                 tar.addfile(_member(folder, tarfile.DIRTYPE, 0o755))
             for name, path in job.all_inputs.items():

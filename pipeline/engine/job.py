@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 WORKSPACE = "/build"
 """The folder that a job finds its inputs in, writes to, and starts in: the same under every engine."""
+CACHE = f"{WORKSPACE}/ccache"
+"""Where a job finds its cache."""
 
 
 class JobFailedError(FailureError):
@@ -72,6 +74,7 @@ class Job:
     ``inputs`` maps names in the workspace (with ``/`` for sub-folders) to files on this host; the job
     gets copies of its own. ``output`` names the workspace's folder whose content is wanted back.
     ``counts_links``: its output depends on how many names a file has, as the sizes that du(1) sums up do.
+    ``cache`` is a folder of this host whose content jobs leave to each other, at CACHE.
     """
 
     command: tuple[str, ...]
@@ -81,6 +84,7 @@ class Job:
     limits: Limits = Limits()
     circumstances: Circumstances = field(default_factory=Circumstances)
     counts_links: bool = False
+    cache: Path | None = None
 
     # The whole environment of every job, so that nothing of the caller's reaches the bytes.
     BASE_ENVIRONMENT: ClassVar[Mapping[str, str]] = {

@@ -31,6 +31,7 @@ def measure(stages: Sequence[Stage], built: Build | None) -> Figures:
         warnings=_warnings(built.folder / "compile.log"),
         reproducible=_reproducible(built.folder),
         flakes=flakes,
+        ccache=None if built.record.ccache is None else round(built.record.ccache.share, 3),
     )
 
 

@@ -93,7 +93,10 @@ class Trouble(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the trends are made of; seconds, bytes, and None where it was not found out."""
+    """What the trends are made of; seconds, bytes, and None where it was not found out.
+
+    ``ccache`` is the share of the compiled files that ccache had, from 0 to 1.
+    """
 
     build_seconds: float | None = None
     boot_seconds: float | None = None
@@ -101,6 +104,7 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     warnings: int | None = None
     reproducible: bool | None = None
     flakes: int = 0
+    ccache: float | None = None
 
 
 class Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

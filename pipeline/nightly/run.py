@@ -226,7 +226,7 @@ class _Run:
         """Build it and do all steps on it, until one fails."""
         name = self.release.name
         lock = self.folder / builds.LOCK
-        stages: dict[str, tuple[str, ...]] = {"build": ("build", name, "--lock", str(lock))}
+        stages: dict[str, tuple[str, ...]] = {"build": ("build", name, "--lock", str(lock), "--ccache")}
         stages |= {step: (step, name) for step in self.nightly.settings.nightly.steps}
         built: Build | None = None
         for step, words in stages.items():

@@ -99,7 +99,7 @@ class Court:
         )
 
     def _ask(self, commands: Commands, lock: BranchLock) -> tuple[Verdict, str, str]:
-        words = [BUILD, self.release, "--lock", str(commands.folder / LOCK)]
+        words = [BUILD, self.release, "--lock", str(commands.folder / LOCK), "--ccache"]
         words += ["--without", self.without] if self.without else []
         said, log = self._run(commands, BUILD, words, lock)
         if said.status != ExitStatus.FINE:

@@ -34,6 +34,7 @@ TRENDS = (
         lambda f: None if f.reproducible is None else float(f.reproducible),
         lambda value: "yes" if value else "no",
     ),
+    Trend("Compiled files from ccache", lambda f: f.ccache, lambda value: f"{value:.0%}"),
     Trend("Flakes", lambda f: f.flakes, lambda value: f"{value:.0f}"),
 )
 

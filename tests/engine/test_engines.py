@@ -42,11 +42,11 @@ def out(tmp_path: Path) -> Path:
 def run(engine: Engine, tiny: Tiny, tmp_path: Path, out: Path) -> Run:
     """Run a bash script as a job and return its lines; its output goes to ``out``."""
 
-    def run(script: str, limits: Limits = Limits()) -> list[str]:  # noqa: B008
+    def run(script: str, limits: Limits = Limits(), cache: Path | None = None) -> list[str]:  # noqa: B008
         path = tmp_path / "script"
         path.write_text(script)
         lines: list[str] = []
-        job = Job(("/bin/bash", "in/script"), {"in/script": path}, limits=limits)
+        job = Job(("/bin/bash", "in/script"), {"in/script": path}, limits=limits, cache=cache)
         engine.run(job, tiny.image, out, lines.append)
         return lines
 
@@ -181,3 +181,14 @@ def test_hostile_names_stay_inside(run: Run, out: Path) -> None:
         ["-rf", "new\nline", "...", "a\\b", "\udcff"]
     )
     assert (out / "-rf").stat().st_mode & 0o7022 == 0
+
+
+def test_a_cache_is_left_from_job_to_job_and_nothing_else_is(run: Run, tmp_path: Path) -> None:
+    """Without it every night compiles everything; with a second way out, a build could reach the host."""
+    cache = tmp_path / "caches" / "one"
+    assert run("echo fine > ccache/note; echo other > note; ls ccache", cache=cache) == ["note"]
+    assert run("cat ccache/note; id -u; touch ccache/note; ls", cache=cache) == [
+        *("fine", "1000", "ccache", "in", "output"),
+    ]
+    assert run("ls ccache", cache=tmp_path / "caches" / "two") == []
+    assert "ccache" not in run("ls")

@@ -6,6 +6,7 @@ Formats: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,17 @@ FILE = "provenance.json"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:xen-aur-pipeline:build:v1"
 """Names this kind of build: a release file, a recipe and an image, by `inv build`."""
+
+_REQUIRED = (
+    *("buildDefinition.buildType", "buildDefinition.externalParameters", "runDetails.builder.id"),
+    # Of SLSA's optional fields, those without which nobody could build again.
+    *(
+        "buildDefinition.resolvedDependencies",
+        "runDetails.metadata.startedOn",
+        "runDetails.metadata.finishedOn",
+    ),
+)
+_DIGITS = {"sha256": 64, "gitCommit": 40}
 
 _MAX_SIZE = 4 << 20
 
@@ -138,10 +150,40 @@ def subjects(data: bytes) -> dict[str, str]:
     try:
         message = json_format.Parse(data, StatementPb())
         Statement.copy_from_pb(message).validate()
-        predicate = json_format.MessageToDict(message.predicate)
-        json_format.ParseDict(predicate, provenance_pb2.Provenance())
         if message.predicate_type != PREDICATE_TYPE:
             raise ValueError(f"a predicate of type {message.predicate_type!r}")
-        return {subject.name: subject.digest["sha256"] for subject in message.subject}
+        _check_predicate(json_format.MessageToDict(message.predicate))
+        found = {subject.name: _sha256(subject.name, subject.digest["sha256"]) for subject in message.subject}
+        if "" in found or len(found) != len(message.subject):
+            raise ValueError("a subject without a name of its own")
+        return found
     except (ValueError, KeyError, json_format.Error, RecursionError) as e:
         raise ProvenanceError(f"The provenance is damaged: {' '.join(str(e).split())}.") from e
+
+
+def _check_predicate(predicate: dict[str, Any]) -> None:
+    """See that a predicate has SLSA's schema, and all that SLSA requires; raises ValueError.
+
+    The schema is in protobuf, where every field may be left out; what is required is in its text.
+    """
+    json_format.ParseDict(predicate, provenance_pb2.Provenance())
+    for path in _REQUIRED:
+        value: Any = predicate
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not value:
+            raise ValueError(f"its predicate has no {path}")
+    for part in predicate["buildDefinition"].get("resolvedDependencies", ()):
+        digests = part.get("digest", {})
+        if not digests or not all(_is_digest(kind, digests[kind]) for kind in digests):
+            raise ValueError(f"the dependency {part.get('name')!r} has no hash")
+
+
+def _is_digest(kind: str, digest: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]+", digest) is not None and len(digest) == _DIGITS.get(kind, len(digest))
+
+
+def _sha256(name: str, digest: str) -> str:
+    if not _is_digest("sha256", digest):
+        raise ValueError(f"{name!r} has no SHA-256")
+    return digest

@@ -10,11 +10,11 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline import files
+from pipeline import files, openpgp
 from pipeline.errors import CommandError, FailureError, HostError, UsageError
 from pipeline.run import run
 from pipeline.source import Fingerprint
@@ -38,6 +38,7 @@ class Status(StrEnum):
     EXPIRED_KEY = "signed by a key that has expired"
     REVOKED_KEY = "signed by a key that was revoked"
     EXPIRED = "signed, but the signature has expired"
+    LOOSE = "signed, but the signature has bytes that no signature covers"
     UNKNOWN_KEY = "signed by an unknown key"
     UNREADABLE = "signed with something that gpg cannot check"
     MISSING = "not signed"
@@ -45,10 +46,14 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Signature:
-    """A verdict; ``key`` is the primary key's fingerprint where gpg knows it, else the signer's key id."""
+    """A verdict; ``key`` is the primary key's fingerprint where gpg knows it, else the signer's key id.
+
+    ``signer`` is the fingerprint of the key that made it, which may be a subkey of that.
+    """
 
     status: Status
     key: str = ""
+    signer: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.status}: {self.key}" if self.key else str(self.status)
@@ -69,21 +74,25 @@ class Keyring:
         run(["gpg", *_STRICT, "--homedir", self.home, "--import"], input=public.encode(), expect=None)
         return Keyring(self.home, (*self.fingerprints, key))
 
-    def verify(self, file: Path, signature: Path) -> Signature:
-        """Judge a detached signature of a file."""
+    def verify(self, file: Path, signature: Path, *, exact: bool = False) -> Signature:
+        """Judge a detached signature of a file; ``exact`` is for those in which no bit may be another."""
         if not signature.is_file():
             return Signature(Status.MISSING)
         if signature.stat().st_size > _MAX_SIGNATURE:
             return Signature(Status.UNREADABLE)
-        return judge(_gpg(self.home, *_STRICT, "--status-fd", "1", "--verify", signature, file))
+        found = judge(_gpg(self.home, *_STRICT, "--status-fd", "1", "--verify", signature, file))
+        good = found.status is Status.GOOD
+        if exact and good and not openpgp.is_exact(signature.read_bytes(), found.signer):
+            return replace(found, status=Status.LOOSE)
+        return found
 
-    def verify_bytes(self, data: bytes, signature: bytes | None) -> Signature:
-        """Judge a detached signature of bytes."""
+    def verify_bytes(self, data: bytes, signature: bytes | None, *, exact: bool = False) -> Signature:
+        """Judge a detached signature of bytes; see verify."""
         if signature is None:
             return Signature(Status.MISSING)
         (self.home / "data").write_bytes(data)
         (self.home / "data.sig").write_bytes(signature)
-        return self.verify(self.home / "data", self.home / "data.sig")
+        return self.verify(self.home / "data", self.home / "data.sig", exact=exact)
 
 
 @contextlib.contextmanager
@@ -139,7 +148,8 @@ def judge(output: str) -> Signature:
     words: Mapping[str, list[str]] = {line[0]: line for line in lines if line}
     if sum(line[:1] == ["NEWSIG"] for line in lines) != 1:
         return Signature(Status.UNREADABLE)
-    signer = words["VALIDSIG"][-1] if "VALIDSIG" in words else ""
+    valid = words.get("VALIDSIG", [])
+    key, signer = (valid[-1], valid[1]) if len(valid) > 1 else ("", "")
     if "BADSIG" in words:
         return Signature(Status.BAD, words["BADSIG"][1] if len(words["BADSIG"]) > 1 else "")
     if "NO_PUBKEY" in words:
@@ -150,10 +160,10 @@ def judge(output: str) -> Signature:
         ("EXPSIG", Status.EXPIRED),
     ):
         if word in words:
-            return Signature(status, signer)
-    if "GOODSIG" not in words or not re.fullmatch("[0-9A-F]{40}", signer):
+            return Signature(status, key, signer)
+    if "GOODSIG" not in words or not all(re.fullmatch("[0-9A-F]{40}", word) for word in (key, signer)):
         return Signature(Status.UNREADABLE)
-    return Signature(Status.GOOD, signer)
+    return Signature(Status.GOOD, key, signer)
 
 
 def _status_lines(output: str) -> list[list[str]]:

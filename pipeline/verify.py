@@ -76,7 +76,7 @@ def failures(rows: Iterable[Row]) -> str:
 
 def _package(path: Path, keys: Keyring) -> Iterator[Row]:
     signature = path.with_name(f"{path.name}.sig")
-    found = keys.verify(path, signature)
+    found = keys.verify(path, signature, exact=True)
     yield Row(f"{path.name}.sig", found.status is Status.GOOD, str(found))
     yield _readable(path)
     yield Row(path.name, True, f"SHA-256 {files.sha256(path)}")
@@ -91,7 +91,7 @@ def _readable(path: Path) -> Row:
 
 
 def _folder(folder: Path, keys: Keyring) -> Iterator[Row]:
-    signature = keys.verify(folder / seal.SUMS, folder / f"{seal.SUMS}.sig")
+    signature = keys.verify(folder / seal.SUMS, folder / f"{seal.SUMS}.sig", exact=True)
     yield Row(f"{seal.SUMS}.sig", signature.status is Status.GOOD, str(signature))
     try:
         sums = seal.read(folder)
@@ -127,7 +127,7 @@ def _packages(folder: Path, packages: Mapping[str, str], keys: Keyring) -> Itera
         if not (folder / name).is_file():
             continue  # said already
         yield _readable(folder / name)
-        found = keys.verify(folder / name, folder / f"{name}.sig")
+        found = keys.verify(folder / name, folder / f"{name}.sig", exact=True)
         yield Row(f"{name}.sig", found.status is Status.GOOD, str(found))
 
 

@@ -64,7 +64,7 @@ def receive(word: str, parent: Path, trust: Trust) -> Received:
     with _opened(word, parent) as stream:
         reader = archive.Reader(stream)
         manifest = reader.manifest
-        _check_signer(trust.keys.verify_bytes(reader.manifest_bytes, reader.signature), trust)
+        _check_signer(trust.keys.verify_bytes(reader.manifest_bytes, reader.signature, exact=True), trust)
         _check_machine(manifest)
         _check_space(manifest, parent)
         if manifest.unproven and not trust.unproven:

@@ -281,14 +281,29 @@ def _of_a_build(context: Context, word: str) -> list[Path]:
     return _steps(context, word).newest().packages
 
 
-@task(positional=[], iterable=["target"], help=dict(_TARGET_HELP))
-def smoke(context: Context, target: list[str], expect: str = "", without: str = "", image: str = "") -> None:
+@task(
+    positional=[],
+    iterable=["target"],
+    help={
+        **_TARGET_HELP,
+        "over": "A build that brings what a hypervisor alone lacks (built --without tools,docs).",
+    },
+)
+def smoke(
+    context: Context,
+    target: list[str],
+    expect: str = "",
+    without: str = "",
+    image: str = "",
+    over: str = "",
+) -> None:
     """Boot packages under QEMU and see whether they do what they promise.
 
     Example: ./inv smoke 4.17
     """
     steps, packages, results = _packages(context, target, expect, without, image)
-    _print(f"smoke: {steps.smoke(packages, results).summary}")
+    below = _of_a_build(context, over) if over else []
+    _print(f"smoke: {steps.smoke(packages, results, below).summary}")
 
 
 @task(

@@ -215,10 +215,17 @@ class Steps:
         tools = {"image": self.packaging_image().id, "engine": self.engine.name}
         return Outcome(record.passed, record.summary, tools)
 
-    def smoke(self, packages: Sequence[Path], results: Path) -> Evidence:
-        """Boot the packages; verdicts, serial log and screenshots go to ``results``/smoke."""
-        key = _key(packages, self.release.xen_version, self.release.image, Path(__file__).parent / "smoke")
-        return self._once(Kind.SMOKE, packages, results, key, lambda: self._smoke(packages, results))
+    def smoke(self, packages: Sequence[Path], results: Path, over: Sequence[Path] = ()) -> Evidence:
+        """Boot the packages; verdicts, serial log and screenshots go to ``results``/smoke.
+
+        ``over`` are packages below them, whose files theirs take the place of.
+        """
+        below = [files.sha256(path) for path in over]
+        code = Path(__file__).parent / "smoke"
+        key = _key(packages, below, self.release.xen_version, self.release.image, code)
+        return self._once(
+            Kind.SMOKE, packages, results, key, lambda: self._smoke([*over, *packages], results)
+        )
 
     def _smoke(self, packages: Sequence[Path], results: Path) -> Outcome:
         from pipeline.fetch import fetch

@@ -11,7 +11,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -19,9 +19,10 @@ import msgspec
 from pipeline import files, log, records
 from pipeline import release as releases
 from pipeline.errors import FailureError, UsageError
+from pipeline.evidence import Kind
 from pipeline.git import history as histories
 from pipeline.git.history import Change, History
-from pipeline.nightly import commands, resolve
+from pipeline.nightly import commands, narrow, resolve
 from pipeline.nightly.book import FILE, Book
 from pipeline.nightly.commands import PROGRAM
 from pipeline.nightly.night import Night, Outcome
@@ -47,6 +48,10 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def of(self, commit: str) -> Trial | None:
         """The trial of a commit, where there was one."""
         return next((trial for trial in self.trials if trial.commit == commit), None)
+
+
+class EndsError(FailureError):
+    """The commits at the ends are not good and bad, as they were said to be."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Bisection:
-    """What a bisection needs: ``good`` and ``bad`` are commits as git names them."""
+    """What a bisection needs: ``good`` and ``bad`` are commits as git names them.
+
+    ``without`` are features that are left out, and ``over`` is a build that has them, for boots.
+    """
 
     settings: Settings
     release: Release
@@ -84,6 +92,7 @@ class Bisection:
     bad: str
     without: str = ""
     program: Sequence[str] = PROGRAM
+    over: Path | None = None
 
     @classmethod
     def of(cls, night: Night, settings: Settings, release: Release, program: Sequence[str]) -> Bisection:
@@ -119,19 +128,41 @@ class Bisection:
         return self.settings.artifacts_folder / self.release.name / BISECTS
 
     def run(self) -> Found:
-        """Find the first bad commit.
+        """Find the first bad commit, by builds of the hypervisor alone where nothing else can matter.
 
         Raises UsageError for commits that cannot be bisected, FailureError where the answer is none, and
         HostError where this host fails; the same again goes on from there.
         """
-        source = self.release.git[0]
-        store = self.settings.open_store
-        with histories.opened(store, source.urls[0]) as history:
+        with histories.opened(self.settings.open_store, self.release.git[0].urls[0]) as history:
             good, bad = self._ends(history)
-            key = commands.inputs(self.settings, str(self.question), good, bad, self.without)
-            folder = self.folder / hashlib.sha256(key.encode()).hexdigest()[:12]
+            narrowed = self._narrowed(history, good, bad)
+        if narrowed is not None:
+            log.info("Only the hypervisor was changed: it is built alone.")
+            try:
+                return narrowed._search(good, bad)
+            except EndsError as e:
+                log.warn(f"{e.message} Not without the rest, at least: everything is built.")
+        return self._search(good, bad)
+
+    def _narrowed(self, history: History, good: str, bad: str) -> Bisection | None:
+        """The same with the hypervisor alone; None where something else was changed, or is asked for.
+
+        A boot takes the rest from the good commit's build, and needs that to be there.
+        """
+        boots = self.question.step == Kind.SMOKE
+        if self.without or self.question.step == Kind.CHECK or not narrow.possible(self.release):
+            return None
+        over = narrow.whole(self.settings.artifacts_folder / self.release.name, good) if boots else None
+        if (boots and over is None) or not narrow.suffices(history.touched(good, bad)):
+            return None
+        return replace(self, without=",".join(narrow.LEFT_OUT), over=over)
+
+    def _search(self, good: str, bad: str) -> Found:
+        store, url = self.settings.open_store, self.release.git[0].urls[0]
+        key = commands.inputs(self.settings, str(self.question), good, bad, self.without)
+        folder = self.folder / hashlib.sha256(key.encode()).hexdigest()[:12]
         with commands.alone(folder, "bisect"):
-            with histories.opened(store, source.urls[0]) as history:
+            with histories.opened(store, url) as history:
                 shutil.rmtree(folder / _CLONE, ignore_errors=True)
                 clone = history.clone(folder / _CLONE)
             fresh = Search(release=self.release.name, question=str(self.question), good=good, bad=bad)
@@ -195,7 +226,13 @@ class _Run:
         mirrors = msgspec.structs.replace(asked.settings.mirrors, rewrites={**rewrites, **here})
         settings = msgspec.structs.replace(asked.settings, mirrors=mirrors)
         self.court = Court(
-            asked.program, settings, asked.release.name, asked.question, self.folder, asked.without
+            asked.program,
+            settings,
+            asked.release.name,
+            asked.question,
+            self.folder,
+            asked.without,
+            asked.over,
         )
 
     def go(self) -> Found:
@@ -268,7 +305,7 @@ class _Run:
     def _expect(self, commit: str, verdict: Verdict) -> Trial:
         trial = self._try(commit)
         if trial.verdict is not verdict:
-            raise FailureError(
+            raise EndsError(
                 f"{commit[:12]} is not {verdict}, so there is nothing to find: it is {trial.verdict}.",
                 hint=f"{trial.why}\nLog: {self.folder / trial.log}",
             )

@@ -72,7 +72,10 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 @dataclass(frozen=True)
 class Court:
-    """Tries commits. ``folder`` gets a folder a commit; ``without`` are features that are left out."""
+    """Tries commits. ``folder`` gets a folder a commit; ``without`` are features that are left out.
+
+    ``over`` is a build that brings what those would, for boots.
+    """
 
     program: Sequence[str]
     settings: Settings
@@ -80,6 +83,7 @@ class Court:
     question: Question
     folder: Path
     without: str = ""
+    over: Path | None = None
 
     def judge(self, lock: BranchLock) -> Trial:
         """Build what a lock describes and ask the question.
@@ -111,7 +115,10 @@ class Court:
         if self.question.step == BUILD:
             shutil.copyfile(built.folder / COMPILE_LOG, commands.folder / COMPILE_LOG)
             return Verdict.GOOD, "It builds.", COMPILE_LOG
-        said, log = self._run(commands, self.question.step, (self.question.step, self.release), lock)
+        words = [self.question.step, self.release]
+        if self.question.step == Kind.SMOKE and self.over is not None:
+            words += ["--over", str(self.over)]
+        said, log = self._run(commands, self.question.step, words, lock)
         return self._read(commands.folder, built, said, log)
 
     def _read(self, folder: Path, built: Build, said: Said, log: str) -> tuple[Verdict, str, str]:

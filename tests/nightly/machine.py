@@ -17,7 +17,7 @@ import msgspec
 from pipeline import build as builds
 from pipeline.nightly.night import Night
 from pipeline.nightly.run import Nightly
-from pipeline.release import Release
+from pipeline.release import Feature, Release
 from pipeline.settings import NightlySettings, Settings
 from pipeline.source import GitSource
 from tests.repositories import Repository
@@ -34,6 +34,7 @@ class Site:
     upstream: Repository
     now: datetime.datetime = field(default_factory=lambda: datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC))
     settings: NightlySettings = SETTINGS
+    features: dict[str, Feature] = field(default_factory=dict)
 
     @property
     def nightly(self) -> Nightly:
@@ -44,6 +45,7 @@ class Site:
             source_date_epoch=1,
             image="any",
             branch="main",
+            features=self.features,
             git=(GitSource(name="small", urls=(self.upstream.url,), commit="0" * 40),),
         )
         settings = Settings(

@@ -83,7 +83,11 @@ def main() -> int:
     step, name = sys.argv[4], sys.argv[5]
     newest = Path(settings["artifacts"]) / name / "latest"
     lock = json.loads((Path(sys.argv[7]) if step == "build" else newest / "lock.json").read_text())
+    with (folder / "said").open("a") as said:
+        said.write(" ".join(sys.argv[4:]) + "\n")
     how = fault(folder, step) or broken(folder, step, lock["commit"])
+    if "--without" in sys.argv and (folder / "tools break it").exists():
+        how = ""
     if step == "smoke":
         boot(newest, panics=how == "red")
     if how == "hang":

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import FailureError, HostError, UsageError
+from pipeline.nightly import narrow
 from pipeline.nightly.bisect import Bisection, Found
 from pipeline.nightly.night import Outcome
 from pipeline.nightly.trial import Question, Verdict
+from pipeline.release import Feature
 from tests.nightly.machine import Site
 
 COUNT = 64
@@ -23,7 +25,7 @@ def commits(site: Site) -> list[str]:
     first = site.upstream.git("rev-parse", "HEAD")
     stream = "".join(
         f"commit refs/heads/main\ncommitter C <c@example.org> {1500000000 + n} +0000\n"
-        f"data <<.\nx86/mm: change {n}\n.\nM 100644 inline file\ndata <<.\n{n}\n.\n\n"
+        f"data <<.\nx86/mm: change {n}\n.\nM 100644 inline xen/common/file.c\ndata <<.\n{n}\n.\n\n"
         for n in range(1, COUNT + 1)
     )
     stream = stream.replace("\n.\nM 100644", f"\n.\nfrom {first}\nM 100644", 1)
@@ -172,3 +174,67 @@ def test_a_red_night_names_its_culprit(site: Site, tmp_path: Path) -> None:
     assert red.culprit is not None
     assert red.culprit.commit == commits[5]
     assert site.nightly.book.nights()[0] == red
+
+
+@pytest.mark.parametrize(
+    ("paths", "alone"),
+    [
+        (["xen/arch/x86/mm.c", "xen/Makefile", "docs/misc/page.pandoc", "CHANGELOG.md"], True),
+        (["xen/arch/x86/mm.c", "tools/libs/light/libxl.c"], False),
+        (["xen/include/public/sysctl.h"], False),
+        (["Config.mk"], False),
+        (["config/x86_64.mk"], False),
+    ],
+)
+def test_only_the_hypervisor_can_matter(paths: list[str], alone: bool) -> None:
+    """A tool's fault would be looked for where it is not; or a day spent where an hour is enough."""
+    assert narrow.suffices(paths) is alone
+
+
+@pytest.fixture
+def whole_site(site: Site) -> Site:
+    """A machine whose release can be built without its tools."""
+    site.features = {"docs": Feature(), "tools": Feature()}
+    return site
+
+
+def said(site: Site) -> list[str]:
+    """The commands since the site was made."""
+    return (site.folder / "said").read_text().splitlines()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("check", ["build", "smoke"])
+def test_the_hypervisor_is_built_alone(whole_site: Site, commits: list[str], check: str) -> None:
+    """A whole build takes minutes more, seven times; a boot needs the tools from somewhere."""
+    whole_site.upstream.git("reset", "--quiet", "--hard", commits[0])
+    good = whole_site.night()
+    whole_site.upstream.git("reset", "--quiet", "--hard", commits[COUNT])
+    (whole_site.folder / "said").unlink()
+    whole_site.break_from(check, commits[40:])
+    found = bisection(whole_site, commits[0], commits[COUNT], check).run()
+    assert found.culprit.commit == commits[40]
+    assert len(found.search.trials) <= MOST
+    lines = said(whole_site)
+    assert all("--without docs,tools" in line for line in lines if line.startswith("build"))
+    over = f"--over {whole_site.nightly.folder / str(good.build_id)}"
+    assert all(over in line for line in lines if line.startswith("smoke"))
+
+
+@pytest.mark.integration
+def test_what_the_hypervisor_alone_does_not_show_is_built_whole(whole_site: Site, commits: list[str]) -> None:
+    """Some of its files are compiled into tools: their culprit is found too."""
+    (whole_site.folder / "tools break it").touch()
+    whole_site.break_from("build", commits[40:])
+    found = bisection(whole_site, commits[0], commits[COUNT]).run()
+    assert found.culprit.commit == commits[40]
+    assert "--without" in said(whole_site)[0]
+    assert "--without" not in said(whole_site)[-1]
+
+
+def test_a_change_of_a_tool_is_built_whole(whole_site: Site, commits: list[str]) -> None:
+    """Its culprit would not be found otherwise."""
+    whole_site.upstream.commit({"tools/xl.c": b""})
+    whole_site.break_from("build", commits[60:])
+    bisection(whole_site, commits[50], "main").run()
+    assert not any("--without" in line for line in said(whole_site))

@@ -34,7 +34,8 @@ class PackageError(FailureError):
 class Member:
     """One member of a package's archive; ``target`` is a link's, ``sha256`` and ``content`` a file's.
 
-    ``content`` is kept for small files only (see read).
+    ``content`` is kept for small files only (see read). ``first`` is the path that the archive has a
+    file's content under, where that is another one: a hard link.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Member:
     target: str = ""
     sha256: str = ""
     content: bytes | None = field(default=None, repr=False)
+    first: str = field(default="", compare=False)
 
     @property
     def is_file(self) -> bool:
@@ -176,7 +178,7 @@ def _hard_link(path: Path, entry: libarchive.ArchiveEntry, members: Mapping[str,
     first = members.get(_name(path, entry.linkpath))
     if first is None or not first.is_file:
         raise PackageError(f"{path.name} has a hard link to a file that it does not hold: {name}.")
-    return replace(first, path=name)
+    return replace(first, path=name, first=first.first or first.path)
 
 
 def _metadata(path: Path, members: dict[str, Member], name: str) -> bytes:

@@ -14,7 +14,7 @@ PKGBUILD = r"""pkgbase=small
 pkgname=(small small-docs)
 pkgver=@PKGVER@
 pkgrel=@PKGREL@
-pkgdesc='A small package'
+pkgdesc='Says what it is'
 arch=(x86_64)
 url='https://example.org/'
 license=(GPL-2.0-only)

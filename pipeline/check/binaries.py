@@ -13,6 +13,8 @@ from pipeline.package import Member, Package
 
 # Kernels and firmware: no dynamic linker loads them, and a page of 32 bits needs no library.
 _LOADED_BY_OTHERS = ("boot/", "usr/lib/xen/boot/", "usr/lib/xen/efi/")
+# Where Arch has what the dynamic linker loads.
+_PROGRAMS = ("usr/bin/", "usr/lib/", "usr/lib32/", "opt/")
 _EXTENSION = re.compile(r"\.cpython-(\d)(\d+)[^/]*\.so$")
 
 
@@ -65,6 +67,10 @@ def _architecture(package: Package, binaries: list[Binary]) -> Iterator[Finding]
 
 def _linking(package: Package, binary: Binary) -> Iterator[Finding]:
     path, headers = binary.member.path, binary.elf
+    if not path.startswith(_PROGRAMS):
+        yield error(
+            "elf-place", package.name, path, f"programs and libraries are in {', '.join(_PROGRAMS[:2])}"
+        )
     if headers.run_path:
         yield error("rpath", package.name, path, f"looks for libraries in {':'.join(headers.run_path)}")
     folder = path.rpartition("/")[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import files
-from pipeline.check import archive, binaries, depends, layout, pages
+from pipeline.check import archive, binaries, bytecode, depends, description, layout, pages
 from pipeline.check.findings import CheckRecord, Finding, accept, error
 from pipeline.engine.job import Engine, Job
 from pipeline.image.assembly import Image
@@ -25,13 +25,36 @@ _OF_ONE_PACKAGE: tuple[Callable[[Package], Iterator[Finding]], ...] = (
     layout.permissions,
     layout.build_path,
     layout.links,
+    layout.hard_links,
     layout.backup,
     layout.names,
     layout.empty_folders,
     layout.leftovers,
-    layout.licence,
     layout.desktop_entries,
+    description.description,
+    description.licence,
+    description.hooks,
+    description.documentation,
+    bytecode.check,
 )
+
+
+def inspect(
+    package: Package, together: Sequence[Package], expected: Sequence[str], work: Path
+) -> Iterator[Finding]:
+    """Look at all of one package that takes no engine.
+
+    ``together`` are the packages of its build, ``expected`` the files that it must hold, ``work`` is a
+    folder for what is needed in between.
+    """
+    for test in _OF_ONE_PACKAGE:
+        yield from test(package)
+    yield from archive.missing_files(package, expected)
+    found, damaged = binaries.read(package)
+    yield from damaged
+    yield from binaries.check(package, found)
+    yield from depends.check(package, found, together)
+    yield from pages.check(package, work)
 
 
 @dataclass(frozen=True)
@@ -49,10 +72,13 @@ class Checker:
         Raises PackageError where a package cannot even be read.
         """
         packages = [read(path) for path in paths]
-        findings = [finding for package in packages for finding in self._one(package, packages)]
+        findings: list[Finding] = []
+        for package in packages:
+            expected = self.release.expected.get(package.name, ())
+            findings += inspect(package, packages, expected, self.work)
         findings += archive.missing_packages(packages, self.release.expected)
         findings += archive.shared_files(packages)
-        findings += self._verify(packages)
+        findings += self.verify(packages)
         if aur is not None:
             findings += self._srcinfo(packages, aur)
         whole = not self.release.left_out
@@ -60,17 +86,8 @@ class Checker:
         accepted = tuple(accept(findings, self.release.accepted, packages, whole=whole))
         return CheckRecord(packages=hashes, findings=accepted)
 
-    def _one(self, package: Package, together: Sequence[Package]) -> Iterator[Finding]:
-        for test in _OF_ONE_PACKAGE:
-            yield from test(package)
-        yield from archive.missing_files(package, self.release.expected.get(package.name, ()))
-        found, damaged = binaries.read(package)
-        yield from damaged
-        yield from binaries.check(package, found)
-        yield from depends.check(package, found, together)
-        yield from pages.check(package, self.work)
-
-    def _verify(self, packages: Sequence[Package]) -> Iterator[Finding]:
+    def verify(self, packages: Sequence[Package]) -> Iterator[Finding]:
+        """Let the image's bash and systemd-analyze look at scripts and units."""
         with scratch(self.work, "check") as folder:
             inputs = {f"packages/{package.file.name}": package.file for package in packages}
             inputs["verify.sh"] = _VERIFY

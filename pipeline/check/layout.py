@@ -13,20 +13,25 @@ from pipeline.package import MAX_CONTENT, Package
 # guidelines", section "Directories".
 _FORBIDDEN = (
     "bin", "sbin", "lib", "lib64", "usr/lib64", "usr/sbin", "usr/local", "usr/libexec",
-    "var/run", "run", "tmp", "home", "dev", "proc", "sys", "etc/init.d", "etc/rc.d",
+    "var/run", "var/lock", "run", "tmp", "var/tmp", "home", "root", "mnt", "media", "dev", "proc", "sys",
+    "usr/man", "usr/info", "usr/doc", "usr/etc", "usr/var", "etc/init.d", "etc/rc.d",
+    # The administrator's; packages have these in usr/lib.
+    "etc/systemd/system", "etc/udev/rules.d", "etc/tmpfiles.d", "etc/sysusers.d", "etc/modprobe.d",
 )  # fmt: skip
-# Whose text is in Arch's package "licenses", which all systems have; the others need a file of their own.
-_COMMON_LICENCES = ("AGPL-", "Apache-2.0", "GFDL-", "GPL-", "LGPL-", "MPL-", "Unlicense")
+_LEFTOVERS = ("perllocal.pod", ".packlist", "usr/share/info/dir")
 _SET_ID = 0o6000
+_READABLE, _ENTERABLE = 0o004, 0o005
 _WORLD_WRITABLE = 0o002
 _STICKY = 0o1000
 
 
 def places(package: Package) -> Iterator[Finding]:
     """Nothing lies where Arch has links, or no package anything."""
+    full = {member.path.rpartition("/")[0] for member in package.files}
     for member in package.files:
         for prefix in _FORBIDDEN:
-            if member.path == prefix or member.path.startswith(prefix + "/"):
+            # What is in a folder has a finding of its own.
+            if f"{member.path}/".startswith(f"{prefix}/") and member.path not in full:
                 yield error("place", package.name, member.path, f"nothing may be in /{prefix}")
 
 
@@ -41,6 +46,16 @@ def permissions(package: Package) -> Iterator[Finding]:
             member.is_link or (member.is_folder and member.permissions & _STICKY)
         ):
             yield error("world-writable", package.name, member.path, f"has mode {member.permissions:o}")
+        readable = _READABLE if member.is_file else _ENTERABLE
+        if not member.is_link and member.permissions & readable != readable and not _is_state(member.path):
+            yield warning(
+                "unreadable", package.name, member.path, f"only root can use it: {member.permissions:o}"
+            )
+
+
+def _is_state(path: str) -> bool:
+    """Whether programs keep their data there, which may be nobody else's business."""
+    return path.startswith("var/")
 
 
 def build_path(package: Package) -> Iterator[Finding]:
@@ -85,6 +100,13 @@ def _normal(path: str) -> str:
     return "/".join(parts)
 
 
+def hard_links(package: Package) -> Iterator[Finding]:
+    """Two names of one file in two folders, which may be two file systems of the user's."""
+    for member in package.files:
+        if member.first and member.first.rpartition("/")[0] != member.path.rpartition("/")[0]:
+            yield error("hard-link", package.name, member.path, f"is one file with {member.first}")
+
+
 def backup(package: Package) -> Iterator[Finding]:
     """What an administrator edits survives an upgrade: backup lists the files in etc, but for programs."""
     listed = package.pkginfo.get("backup", ())
@@ -108,7 +130,7 @@ def empty_folders(package: Package) -> Iterator[Finding]:
     """A folder that holds nothing is one whose content was lost, unless programs fill it."""
     full = {member.path.rpartition("/")[0] for member in package.files}
     for member in package.files:
-        if member.is_folder and member.path not in full and not member.path.startswith("var/"):
+        if member.is_folder and member.path not in full and not _is_state(member.path):
             yield warning("empty-folder", package.name, member.path, "holds nothing")
 
 
@@ -119,20 +141,8 @@ def leftovers(package: Package) -> Iterator[Finding]:
             yield error("libtool", package.name, member.path, "libtool's file names paths of the build")
         elif member.path.endswith(".a"):
             yield warning("static-library", package.name, member.path, "nobody gets security fixes for it")
-
-
-def licence(package: Package) -> Iterator[Finding]:
-    """The text of every licence is at hand (Arch package guidelines, "Licenses")."""
-    own = [name for name in package.pkginfo.get("license", ()) if not name.startswith(_COMMON_LICENCES)]
-    if not package.pkginfo.get("license"):
-        yield error("licence", package.name, ".PKGINFO", "names no licence")
-    base = package.pkginfo["pkgbase"][0]
-    places = {f"usr/share/licenses/{name}/" for name in (package.name, base)}
-    others = [*package.pkginfo.get("depend", ())]
-    if own and base != package.name and base in others:
-        return
-    if own and not any(m.is_file and m.path.startswith(tuple(places)) for m in package.files):
-        yield error("licence", package.name, min(places), f"lacks the text of {', '.join(own)}")
+        elif member.path.endswith(_LEFTOVERS):
+            yield error("leftover", package.name, member.path, "every package that has it would conflict")
 
 
 def desktop_entries(package: Package) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import msgspec
 
 from pipeline import evidence, files, log
@@ -17,16 +16,17 @@ from pipeline.errors import UsageError
 from pipeline.nightly.book import FILE, Book
 from pipeline.nightly.night import Night, Outcome
 from pipeline.nightly.run import DIFFERENCE, NIGHTS
+from pipeline.report import html
 from pipeline.report.calendar import months
 from pipeline.report.plots import TRENDS, plot
 from pipeline.scratch import scratch
+from pipeline.smoke import page
 from pipeline.smoke import results as smoke
 
 FOLDER = "report"
 INDEX = "index.html"
 _MARK = ".report"
 """The file by which a report knows another one, which it may replace."""
-_TEMPLATES = Path(__file__).parent / "templates"
 _PLOTTED = 90
 """Nights in a plot: a season."""
 _MONTHS = 12
@@ -36,6 +36,8 @@ _AROUND = 6
 """Lines of a log before and after the first error."""
 _LONGEST = 300
 _STALE = datetime.timedelta(hours=36)
+_PAGE = f"smoke/{page.PAGE}"
+"""The page of a night's boots: written by this program, not by what it tested, and so shown as it is."""
 _NOT_SHOWN = {"settings.json"}
 """Files of a night that are of no use to readers; settings may name hosts."""
 
@@ -113,6 +115,7 @@ class Report:
             links={entry.name: entry.link for entry in logs},
             excerpt=_excerpt(source, night),
             smoke=_smoke(source),
+            page=_PAGE,
             difference=_text(source / DIFFERENCE),
             listed=_LISTED,
         )
@@ -123,24 +126,16 @@ class Report:
         for path in sorted(source.rglob("*")):
             name = str(path.relative_to(source))
             if path.is_file() and not path.is_symlink() and name not in _NOT_SHOWN:
-                link = f"{night.number}/{name}" + ("" if path.suffix == ".png" else ".txt")
+                link = f"{night.number}/{name}" + ("" if path.suffix == ".png" or name == _PAGE else ".txt")
                 (target / link).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target / link)
                 found.append(Log(name, link, log.size(path.stat().st_size)))
         return found
 
     def _write(self, path: Path, template: str, **values: object) -> None:
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {"duration": log.duration, "size": log.size}
-        page = environment.get_template(template)
+        made = html.environment().get_template(template)
         path.write_text(
-            page.render(release=self.release, now=self.now, Outcome=Outcome, **values), encoding="utf-8"
+            made.render(release=self.release, now=self.now, Outcome=Outcome, **values), encoding="utf-8"
         )
 
 

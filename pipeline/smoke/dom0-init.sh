@@ -20,6 +20,7 @@ ln -sfn fd/2 /dev/stderr
 mkdir -p /run/xen /run/xenstored /run/smoke /run/lock
 [ -e /var/lock ] || ln -s ../run/lock /var/lock
 hostname smoke
+say "first process"
 
 while read -r module; do
     insmod "/usr/lib/smoke/modules/$module.ko" || say "module $module: not loaded"
@@ -31,6 +32,7 @@ done </usr/lib/smoke/modules.order
 
 # shellcheck source=/dev/null
 . /usr/lib/smoke/programs
+say services
 note() { echo "$2" >"/run/smoke/$1"; say "$1: $2"; }
 
 mount -t xenfs xenfs /proc/xen

@@ -69,3 +69,11 @@ class KernelImageError(HostError):
 
 class CheckFailedError(InPackageError):
     """Dom0 runs, but one thing in it is not as it should be; other cases can still be made."""
+
+
+class NotApplicableError(CheckFailedError):
+    """Asked on the machine, a case turns out to be none for this package or host; no failure."""
+
+
+class BrokenCaseError(CheckFailedError):
+    """The case itself is at fault: a test that is not whole, or says so of itself."""

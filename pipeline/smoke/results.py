@@ -29,11 +29,18 @@ class Verdict(StrEnum):
 
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
+    ERROR = "error"
+    """The case itself is at fault, and says nothing of the package."""
     INFRASTRUCTURE = "infrastructure"
     SKIPPED = "skipped"
     """Not made, because something before it failed."""
     NOT_APPLICABLE = "not applicable"
     """Cannot be made with this package or on this host; ``evidence`` says why."""
+
+    @classmethod
+    def bad(cls) -> tuple[Verdict, ...]:
+        """Those of which one is enough to make a run that, the worst first."""
+        return cls.FAIL, cls.ERROR, cls.INFRASTRUCTURE
 
     @property
     def status(self) -> ExitStatus:
@@ -41,6 +48,7 @@ class Verdict(StrEnum):
         return {
             Verdict.PASS: ExitStatus.FINE,
             Verdict.FAIL: ExitStatus.FAILED,
+            Verdict.ERROR: ExitStatus.FAILED,
             Verdict.INFRASTRUCTURE: ExitStatus.HOST,
             Verdict.SKIPPED: ExitStatus.HOST,
             Verdict.NOT_APPLICABLE: ExitStatus.FINE,
@@ -83,7 +91,8 @@ class Input(msgspec.Struct, frozen=True):
 class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. ``started`` is in UTC, ISO 8601; ``timings`` are seconds by name of the phase.
 
-    ``attempts`` counts the cold boots; ``snapshot`` is the key of the one that cases started from.
+    ``attempts`` counts the cold boots; ``snapshot`` is the key of the one that cases started from; ``notes``
+    are sentences on the run as a whole.
     """
 
     format: int = 2
@@ -100,17 +109,18 @@ class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str | None
     started: str
     timings: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[CaseResult, ...]:
         """The cases that did not pass and were not skipped."""
-        return tuple(c for c in self.cases if c.verdict in (Verdict.FAIL, Verdict.INFRASTRUCTURE))
+        return tuple(c for c in self.cases if c.verdict in Verdict.bad())
 
 
 def overall(cases: Sequence[CaseResult]) -> Verdict:
     """Return the verdict of a run; only what was made and passed in full is a pass."""
     verdicts = {case.verdict for case in cases} - {Verdict.NOT_APPLICABLE}
-    for verdict in (Verdict.FAIL, Verdict.INFRASTRUCTURE):
+    for verdict in Verdict.bad():
         if verdict in verdicts:
             return verdict
     return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INFRASTRUCTURE
@@ -147,7 +157,7 @@ def junit(result: SmokeResult) -> bytes:
         timestamp=result.started,
         tests=str(len(counts)),
         failures=str(counts.count(Verdict.FAIL)),
-        errors=str(counts.count(Verdict.INFRASTRUCTURE)),
+        errors=str(counts.count(Verdict.INFRASTRUCTURE) + counts.count(Verdict.ERROR)),
         skipped=str(counts.count(Verdict.SKIPPED) + counts.count(Verdict.NOT_APPLICABLE)),
         time=f"{result.timings.get('total', 0):.3f}",
     )
@@ -170,6 +180,7 @@ def _junit_case(case: CaseResult) -> ET.Element:
     )
     tag = {
         Verdict.FAIL: "failure",
+        Verdict.ERROR: "error",
         Verdict.INFRASTRUCTURE: "error",
         Verdict.SKIPPED: "skipped",
         Verdict.NOT_APPLICABLE: "skipped",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,14 @@ from pipeline import log
 from pipeline.errors import ExitStatus, PipelineError
 from pipeline.scratch import scratch
 from pipeline.smoke.case import Case, Facts, Host, Limits
-from pipeline.smoke.errors import CheckFailedError, HangError, InfrastructureError, InPackageError
+from pipeline.smoke.errors import (
+    BrokenCaseError,
+    CheckFailedError,
+    HangError,
+    InfrastructureError,
+    InPackageError,
+    NotApplicableError,
+)
 from pipeline.smoke.hardware import Hardware
 from pipeline.smoke.machine import Machine
 from pipeline.smoke.results import MAX_ATTEMPTS, CaseResult, Verdict
@@ -124,6 +132,12 @@ class Runner:
         host.logs = {}
         try:
             evidence = await case.run(host)
+        except NotApplicableError as e:
+            seconds = round(machine.seconds - begin, 3)
+            result = _without(case, Verdict.NOT_APPLICABLE, e.message)
+            run.cases.append(msgspec.structs.replace(result, begin=round(begin, 3), seconds=seconds))
+            log.info(f"{case.title}: {e.message}")
+            return True
         except PipelineError as e:
             seconds = machine.seconds - begin
             run.cases.append(_judge(case, e, begin, seconds, tail(machine)))
@@ -166,6 +180,36 @@ class Runner:
 
         return list(await asyncio.gather(*(one(case) for case in cases)))
 
+    async def together(
+        self, hardware: Hardware, cases: Sequence[Case], saved: Path, size: int, first: Sequence[Case] = ()
+    ) -> list[Run]:
+        """Make cases on machines that go on from a saved one, up to ``size`` on each, one after the other.
+
+        What a machine's end has left undone is made on another; otherwise as `apart`.
+        """
+        todo, runs = deque(cases), list[Run]()
+
+        async def work() -> None:
+            while todo:
+                batch = [todo.popleft() for _ in range(min(size, len(todo)))]
+                run = await self.in_order(hardware, batch, saved)
+                verdicts = {result.name: result.verdict for result in run.cases}
+                broken = [c for c in batch if verdicts[c.name] is Verdict.INFRASTRUCTURE]
+                undone = [c for c in batch if verdicts[c.name] is Verdict.SKIPPED]
+                again = {case.name for case in (*broken, *undone)}
+                run.cases = [
+                    msgspec.structs.replace(result, restored=True)
+                    for result in run.cases
+                    if result.name not in again
+                ]
+                runs.append(run)
+                todo.extendleft(reversed(undone))
+                runs.extend([await self._alone(hardware, case, saved, first) for case in broken])
+
+        await asyncio.gather(*(work() for _ in range(self.cores)))
+        order = {case.name: number for number, case in enumerate(cases)}
+        return sorted((run for run in runs if run.cases), key=lambda run: order[run.cases[0].name])
+
     async def _alone(self, hardware: Hardware, case: Case, saved: Path, first: Sequence[Case]) -> Run:
         run = await self.in_order(hardware, (case,), saved)
         restored, attempts = True, 1
@@ -187,6 +231,9 @@ def _without(case: Case, verdict: Verdict, reason: str) -> CaseResult:
 
 def _judge(case: Case, error: PipelineError, begin: float, seconds: float, serial: str = "") -> CaseResult:
     host = isinstance(error, InfrastructureError) or error.status is ExitStatus.HOST
+    verdict = Verdict.INFRASTRUCTURE if host else Verdict.FAIL
+    if isinstance(error, BrokenCaseError):
+        verdict = Verdict.ERROR
     if serial:
         serial = f"Last lines of the serial log:\n{serial}"
     detail = "\n".join(part for part in (error.hint, serial) if part)
@@ -194,7 +241,7 @@ def _judge(case: Case, error: PipelineError, begin: float, seconds: float, seria
         name=case.name,
         title=case.title,
         tier=case.tier,
-        verdict=Verdict.INFRASTRUCTURE if host else Verdict.FAIL,
+        verdict=verdict,
         evidence=error.message,
         failure=type(error).__name__,
         file=error.file if isinstance(error, InPackageError) else None,

@@ -43,9 +43,14 @@ class Line:
     text: str
 
 
+def is_guest(text: str) -> bool:
+    """Whether a line of the serial log is what a guest printed through Xen."""
+    return _GUEST.match(text) is not None
+
+
 def classify(text: str) -> PipelineError | None:
     """Return the failure that a line of the serial log tells of, or None for an ordinary line."""
-    if _GUEST.match(text):
+    if is_guest(text):
         return None
     xen = _XEN_LINE.search(text)
     if xen is not None:
@@ -108,7 +113,7 @@ class SerialWatcher:
         if self.heard_xen is None and "(XEN)" in text:
             self.heard_xen = seconds
         # Only the first banner counts: anything that prints later could claim to be Xen.
-        if self.banner is None and not _GUEST.match(text) and (match := _BANNER.search(text)):
+        if self.banner is None and not is_guest(text) and (match := _BANNER.search(text)):
             self.banner = match[1]
         return line
 

@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.files import sha256, write_bytes
 from pipeline.run import run
 from pipeline.scratch import scratch as scratch_folder
-from pipeline.smoke import results
+from pipeline.smoke import page, results
 from pipeline.smoke.accelerator import Accelerator, choose
 from pipeline.smoke.case import Case, Facts, Limits
 from pipeline.smoke.cases import BOOT, GUESTS
@@ -111,6 +111,7 @@ def smoke(
         },
     )
     results.write(result, output, logs)
+    page.write(result, output)
     return result
 
 

@@ -50,11 +50,12 @@ def test_junit_shows_each_verdict_as_its_own_kind(tmp_path: Path) -> None:
     assert kinds == {
         "pass": [],
         "fail": ["Failure"],
+        "error": ["Error"],
         "infrastructure": ["Error"],
         "skipped": ["Skipped"],
         "not applicable": ["Skipped"],
     }
-    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (5, 1, 1, 2)
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (6, 1, 2, 2)
 
 
 @given(st.text())

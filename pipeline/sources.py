@@ -66,7 +66,7 @@ def obtain(
 
 
 def look(folder: Path, sizes: set[int]) -> Found:
-    """List a folder's files of certain sizes and its git repositories, at any depth.
+    """List a folder's files of certain sizes and its git repositories, at any depth and behind links.
 
     What cannot be read is named and left out. Raises UsageError where there is no such folder.
     """
@@ -77,8 +77,14 @@ def look(folder: Path, sizes: set[int]) -> Found:
     def unreadable(e: OSError) -> None:
         log.warn(f"{e.filename} cannot be read: {e.strerror}.")
 
-    for parent, folders, names in os.walk(folder.resolve(), onerror=unreadable):
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder.resolve(), onerror=unreadable, followlinks=True):
         here = Path(parent)
+        info = here.stat()
+        if (info.st_dev, info.st_ino) in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add((info.st_dev, info.st_ino))
         if _is_bare({*folders, *names}):
             found.repositories.append(here)
             folders.clear()

@@ -755,6 +755,19 @@ def test_files_and_clones_are_found_in_a_folder(store: Store, repository: Reposi
     assert content(found[source])["thing/README"] == (0o644, b"hello\n")
 
 
+def test_a_folder_of_links_holds_what_they_lead_to(
+    store: Store, repository: Repository, tmp_path: Path
+) -> None:
+    """Otherwise users who gather their clones by links are told that there are none."""
+    source = GitSource(name="thing", urls=("http://127.0.0.1:9/thing",), commit=repository.commit(FILES))
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "here").symlink_to(repository.folder)
+    (folder / "circle").symlink_to(folder)
+    found = obtain([], [source], store, mirrors(), project=ROOT, offline=True, folder=folder)
+    assert content(found[source])["thing/README"] == (0o644, b"hello\n")
+
+
 def test_work_trees_are_clones_too(repository: Repository, tmp_path: Path) -> None:
     """Otherwise a user's checkout is not seen, or the files in it are taken apart."""
     repository.commit(FILES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pipeline import recipe, release
 TOP = "src"
 SEABIOS = "tools/firmware/seabios-dir-remote"
 QEMU = "tools/qemu-xen-dir-remote"
+QEMU_TRADITIONAL = "tools/qemu-xen-traditional-dir-remote"
 OCAML = "tools/ocaml"
 
 # By adaptation: files, each as it comes and as it must be afterwards.
@@ -50,6 +52,25 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
         "xen/arch/x86/Makefile": (
             "EFI_LDFLAGS = -mi386pep\nEFI_LDFLAGS += --strip-debug\n",
             "EFI_LDFLAGS = -mi386pep --no-insert-timestamp\nEFI_LDFLAGS += --strip-debug\n",
+        ),
+    },
+    "efi_image": {
+        "xen/arch/x86/efi/boot.c": (
+            "static module_t __initdata mb_modules[3];\nmb_modules[3] = x;\n",
+            "static module_t __initdata mb_modules[3 + 1];\nmb_modules[3] = x;\n",
+        ),
+        "xen/arch/x86/setup.c": (
+            "    modules_headroom = bzimage_headroom(bootstrap_map(mod), mod->mod_end);\n"
+            "            end = consider_modules(s, e, size, mod, mbi->mods_count, j);\n"
+            "                             mod, mbi->mods_count, -1);\n"
+            "    for ( i = 0; i < mbi->mods_count; ++i )\n",
+            "    if ( efi_enabled )\n    {\n"
+            "        mod[mbi->mods_count].mod_start = xen_phys_start >> PAGE_SHIFT;\n"
+            "        mod[mbi->mods_count].mod_end = __pa(&_end) - xen_phys_start;\n    }\n\n"
+            "    modules_headroom = bzimage_headroom(bootstrap_map(mod), mod->mod_end);\n"
+            "            end = consider_modules(s, e, size, mod, mbi->mods_count + efi_enabled, j);\n"
+            "                             mod, mbi->mods_count + efi_enabled, -1);\n"
+            "    for ( i = 0; i < mbi->mods_count; ++i )\n",
         ),
     },
     "fsgsbase": {
@@ -118,6 +139,18 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
             "include $(SRC_PATH)/Makefile.objs\ncoroutine-ucontext.o: CFLAGS += -U_FORTIFY_SOURCE\nendif\n",
         ),
     },
+    "qemu_traditional_librt": {
+        f"{QEMU_TRADITIONAL}/xen-hooks.mak": ("EXESUF=-xen\n", "EXESUF=-xen\nLIBS += -lrt\n"),
+    },
+    "stub_domains": {
+        "extras/mini-os/Makefile": ("\tgzip -f -9 -c $@ >$@.gz\n", "\tgzip -n -f -9 -c $@ >$@.gz\n"),
+        "stubdom/Makefile": ("\ttar xjf $<\n\ttar xzf $<\n", "\ttar xf $<\n\ttar xzf $<\n"),
+        "extras/mini-os/lib/math.c": (
+            "#if !defined(__ia64__)\n#endif /* !defined(__ia64__) */\n",
+            "#if !defined(__ia64__)\nu_quad_t __udivmoddi4(u_quad_t a, u_quad_t b, u_quad_t *rem)"
+            " { return __qdivrem(a, b, rem); }\n#endif /* !defined(__ia64__) */\n",
+        ),
+    },
     "default_device_model": {
         "tools/libxl/libxl_create.c": (
             "        if (b_info->type == LIBXL_DOMAIN_TYPE_HVM)\n"
@@ -184,8 +217,7 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
 
 @pytest.fixture(scope="module")
 def pkgbuild() -> str:
-    without = ["stubdom", "qemu-traditional"]
-    return recipe.render(release.read("4.2", without), "http://mirror.example/debian").pkgbuild
+    return recipe.render(release.read("4.2"), "http://mirror.example/debian").pkgbuild
 
 
 def adapt(pkgbuild: str, top: Path, name: str, bins: str = "") -> subprocess.CompletedProcess[str]:
@@ -226,6 +258,27 @@ def test_an_adaptation_with_nothing_to_change_is_an_error(
     assert done.returncode != 0
     assert done.stdout == ""
     assert path in done.stderr
+
+
+def test_stub_domains_get_their_archives(pkgbuild: str, tmp_path: Path) -> None:
+    """Without them make asks the network; with files of several times it asks for the autotools of 2005."""
+    (tmp_path / "lwip" / "src").mkdir(parents=True)
+    (tmp_path / "lwip" / "src" / "a.c").write_text("a")
+    (tmp_path / "stubdom").mkdir()
+    script = 'source /dev/stdin\ncd "$1"\nsrcdir=$1\n_place_archive lwip lwip-1.3.0.tar.gz\n'
+    subprocess.run(
+        ["bash", "-ec", script, "bash", tmp_path],
+        input=pkgbuild,
+        check=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "SOURCE_DATE_EPOCH": "1000"},
+    )
+    with tarfile.open(tmp_path / "stubdom/lwip-1.3.0.tar.gz") as archive:
+        assert {member.name: member.mtime for member in archive} == {
+            "lwip": 1000,
+            "lwip/src": 1000,
+            "lwip/src/a.c": 1000,
+        }
 
 
 def test_old_ocaml_needs_no_bytes(pkgbuild: str, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Checkout:
         *arguments: str,
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
-        timeout: float = 300,
+        timeout: float = 900,
     ) -> Finished:
         """Run a command of the project to its end."""
         start = time.monotonic()

@@ -19,13 +19,13 @@ from pipeline.scratch import scratch
 if TYPE_CHECKING:
     from pipeline.image.assembly import Image
 
-# mount.fuse3(8): nobody else changes the files, so the kernel may remember what it knows of them.
-_CACHED = "kernel_cache,entry_timeout=3600,negative_timeout=0,attr_timeout={}"
+# mount.fuse(8): nobody else changes the files, so the kernel may remember what it knows of them, and what is
+# not there: a compiler looks for each header in many folders.
+_CACHED = "kernel_cache,big_writes,entry_timeout=3600,negative_timeout=3600,attr_timeout={}"
 _NAMESPACES = (
     *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--new-session"),
 )
-_OPEN = Path("/var/tmp/xen-aur-pipeline")  # noqa: S108  # its folders have names that nobody can foresee
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Bubblewrap:
 
     @contextmanager
     def _workspace(self, job: Job) -> Iterator[Path]:
-        # disorderfs reaches the files as the job's user, to whom the way to them must be open.
-        parent = _OPEN if job.circumstances.reversed_folders else self.scratch
-        with scratch(parent, "job") as folder:
+        with scratch(self.scratch, "job") as folder:
             workspace = folder / "workspace"
             (workspace / job.output).mkdir(parents=True)
             for name, source in job.all_inputs.items():
@@ -94,12 +92,17 @@ class Bubblewrap:
             return
         mirror = workspace.with_name("seen")
         mirror.mkdir()
-        # Only root may let another user, the job's, look into its mount.
-        others = "yes" if os.geteuid() == 0 else "no"
         # It does not know that two names are one file, and so remembers too low a number of hard links.
-        cached = _CACHED.format(0 if job.counts_links else 3600)
-        options = (f"--multi-user={others}", "--reverse-dirents=yes", "--sort-dirents=yes", "-o", cached)
-        run(["disorderfs", *options, workspace, mirror])
+        options = _CACHED.format(0 if job.counts_links else 3600)
+        if os.geteuid() == 0:
+            # The job's user sees all files as its own, and the kernel keeps it to their modes. With
+            # --multi-user=yes, disorderfs would become that user for each access, which doubles its cost.
+            uid = job.circumstances.uid
+            # Below, they are root's: no other user of this host may run what the job gives a set-id bit.
+            workspace.parent.chmod(0o700)
+            options += f",allow_other,default_permissions,uid={uid},gid={uid}"
+        reverse = ("--multi-user=no", "--reverse-dirents=yes", "--sort-dirents=yes")
+        run(["disorderfs", *reverse, "-o", options, workspace, mirror])
         try:
             yield mirror
         finally:

@@ -12,7 +12,8 @@ import msgspec
 
 from pipeline.definition import read_toml
 from pipeline.engine.job import Circumstances
-from pipeline.reproduce.detect import DETECTORS, Case
+from pipeline.reproduce.case import Case
+from pipeline.reproduce.detect import DETECTORS
 from pipeline.reproduce.difference import Difference, compare
 
 _CATALOGUE = Path(__file__).with_name("causes.toml")

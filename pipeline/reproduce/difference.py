@@ -21,6 +21,7 @@ _MAX = 256 << 20
 _DEPTH = 4
 _DERIVED = {".MTREE", ".BUILDINFO", ".PKGINFO"}
 _AR = b"!<arch>\n"
+_ZIP = b"PK\x03\x04"
 _CPIO = (b"070701", b"070702", b"070707")
 
 
@@ -77,9 +78,9 @@ def _inside(name: str, path: str, one: Side, two: Side, depth: int) -> Iterator[
         if left is not None and right is not None and left != right:
             yield from _inside(name, f"{path}//", Side(one.member, left), Side(two.member, right), depth - 1)
             return
-        members = _members(one.content), _members(two.content)
-        if members[0] and members[1] and dict(members[0]) != dict(members[1]):
-            yield from _packed(name, path, (one, dict(members[0])), (two, dict(members[1])), depth)
+        first, second = _contents(one.content), _contents(two.content)
+        if first and second and first != second:
+            yield from _packed(name, path, (one, first), (two, second), depth)
             return
     yield Difference(name, path, one, two)
 
@@ -116,18 +117,37 @@ def unpacked(data: bytes) -> bytes | None:
     return None
 
 
-def _members(data: bytes) -> list[tuple[str, bytes]]:
-    """The members of an ar, cpio or tar archive, in order; none where it is not one."""
+@dataclass(frozen=True)
+class Packed:
+    """A member of an archive inside of a package, and what the archive says of it."""
+
+    name: str
+    content: bytes
+    mtime: int
+    owner: tuple[int, int, str, str]
+    mode: int
+
+
+def members(data: bytes) -> list[Packed]:
+    """The members of an ar, cpio, tar or zip archive, in order; none where it is not one."""
     is_tar = data[257:262] == b"ustar"
-    if not (is_tar or data.startswith((_AR, *_CPIO))):
+    if not (is_tar or data.startswith((_AR, _ZIP, *_CPIO))):
         return []
     try:
         with libarchive.memory_reader(data) as archive:
-            return [(entry.pathname, b"".join(entry.get_blocks())) for entry in archive]
+            return [
+                Packed(
+                    name=entry.pathname,
+                    content=b"".join(entry.get_blocks()),
+                    mtime=int(entry.mtime or 0),
+                    owner=(entry.uid, entry.gid, entry.uname or "", entry.gname or ""),
+                    mode=entry.mode,
+                )
+                for entry in archive
+            ]
     except (ArchiveError, UnicodeError, TypeError):
         return []
 
 
-def member_names(data: bytes) -> list[str]:
-    """The names of an archive's members, in their order; none where it is not an archive."""
-    return [name for name, _ in _members(data)]
+def _contents(data: bytes) -> dict[str, bytes]:
+    return {member.name: member.content for member in members(data)}

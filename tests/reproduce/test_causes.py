@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from pipeline.engine.job import Circumstances
 from pipeline.package import Member
+from pipeline.reproduce.case import Case
 from pipeline.reproduce.causes import catalogue, explain
-from pipeline.reproduce.detect import DETECTORS, Case
+from pipeline.reproduce.detect import DETECTORS
 from pipeline.reproduce.difference import Difference, Side, compare
 from tests import builds
 
@@ -62,11 +63,14 @@ def pe(time: int) -> bytes:
     )
 
 
-def tar(*names: str) -> bytes:
+def tar(*names: str, **attributes: int | str) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name in names:
-            archive.addfile(tarfile.TarInfo(name))
+            info = tarfile.TarInfo(name)
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            archive.addfile(info)
     return file.getvalue()
 
 
@@ -108,7 +112,12 @@ BANNER = b"Xen version 4.2.5 (%s@%s) (gcc 10.2.1) debug=n %s\0"
         ("x.gz", gzip.compress(b"x", mtime=1), gzip.compress(b"x", mtime=2), "gzip-header"),
         ("x.gz", gzip.compress(b"x" * 999, 1, mtime=0), gzip.compress(b"x" * 999, 9, mtime=0), "compressor"),
         ("x.tar", tar("a", "b"), tar("b", "a"), "archive-order"),
+        ("x.tar", tar("a", mtime=1), tar("a", mtime=2), "archive-mtime"),
+        ("x.tar", tar("a", uname="builder"), tar("a", uname="somebody"), "archive-owner"),
+        ("x.tar", tar("a", mode=0o644), tar("a", mode=0o600), "archive-mode"),
+        ("x", b"in /tmp/tmp.A1b2C3d4E5\n", b"in /tmp/tmp.Z9y8X7w6V5\n", "temporary-name"),
         ("boot/xen", elf(b"1"), elf(b"2"), "mkelf32-padding"),
+        ("usr/lib/xen/boot/xen-shim", elf(b"1"), elf(b"2"), "mkelf32-padding"),
         ("usr/lib/xen/efi/xen.efi", pe(1), pe(2), "pe-timestamp"),
         ("boot/xen", BANNER % (b"builder", b"y", b"T"), BANNER % (b"somebody", b"y", b"T"), "xen-banner"),
         ("boot/xen", BANNER % (b"x", b"y", b"Nov 24"), BANNER % (b"x", b"y", b"Dec 30"), "xen-banner"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,37 +19,71 @@ from tests.small import Small
 
 pytestmark = pytest.mark.integration
 
-# What a build may do wrong, and the cause that must be named for it.
+# What a build may do wrong: a file, what makes it, and the cause that must be named for it.
+SHARE = "usr/share/small/"
 PLANTED = {
-    "date": ("date", "compile-date"),
-    "host": ("hostname", "host-name"),
-    "who": ("echo built by $(whoami)", "user-name"),
-    "home": ("echo $HOME", "home"),
-    "zone": ("date -d @1600000000 +%Z", "time-zone"),
-    "sorted": ("printf '%s\\n' b C a | sort", "locale-order"),
-    "listed": ("ls -U many", "folder-order"),
-    "number": ("printf '%.1f\\n' 1", "locale-format"),
-    "jobs": ("echo $MAKEFLAGS", "jobs"),
-    "zipped.gz": ("gzip -c small.1", "gzip-header"),
-    "packed.tar": ("tar -c --mtime=@0 --owner=0 --group=0 --mode=a+rX many", "archive-order"),
-}
+    f"{SHARE}date": ("date", "compile-date"),
+    f"{SHARE}host": ("hostname", "host-name"),
+    f"{SHARE}who": ("echo built by $(whoami)", "user-name"),
+    f"{SHARE}home": ("echo $HOME", "home"),
+    f"{SHARE}zone": ("date -d @1600000000 +%Z", "time-zone"),
+    f"{SHARE}sorted": (r"printf '%s\n' b C a | sort", "locale-order"),
+    f"{SHARE}listed": ("ls -U many", "folder-order"),
+    f"{SHARE}number": (r"printf '%.1f\n' 1", "locale-format"),
+    f"{SHARE}jobs": ("echo $MAKEFLAGS", "jobs"),
+    f"{SHARE}temporary": ("mktemp -u", "temporary-name"),
+    f"{SHARE}zipped.gz": ("gzip -c small.1", "gzip-header"),
+    f"{SHARE}packed.xz": (
+        "head -c 5M /dev/zero | xz -c -T$(( ${MAKEFLAGS//[^0-9]/} % 2 + 1 ))",
+        "compressor",
+    ),
+    f"{SHARE}packed.tar": (
+        "tar -c --mtime=@0 --owner=0 --group=0 --mode=a+rX many",
+        "archive-order",
+    ),
+    f"{SHARE}owned.tar": ("tar -c --mtime=@0 --mode=a+rX README", "archive-owner"),
+    f"{SHARE}timed.tar": ("tar -c --owner=0 --group=0 --mode=a+rX small.1", "archive-mtime"),
+    f"{SHARE}small.pyc": (
+        "env -u SOURCE_DATE_EPOCH python3 -m compileall -q small.py && cat __pycache__/small.*.pyc",
+        "pyc",
+    ),
+    "usr/lib/xen/efi/xen.efi": (
+        "printf '.globl _start\n_start: ret\n' | as -o /tmp/e.o - && "
+        "env -u SOURCE_DATE_EPOCH ld -m i386pep --insert-timestamp -e _start -o /tmp/e.efi /tmp/e.o && "
+        "cat /tmp/e.efi",
+        "pe-timestamp",
+    ),
+    "boot/xen.gz": (
+        "printf '.globl _start\n_start: ret\n' | as --32 -o /tmp/s.o - && "
+        "ld -s -m elf_i386 -o /tmp/s /tmp/s.o && head -c 8 /dev/urandom >> /tmp/s && gzip -nc /tmp/s",
+        "mkelf32-padding",
+    ),
+    "boot/xen-banner": (
+        "printf 'Xen version 4.17 (%s@%s) (gcc 12)' $(whoami) $(hostname)",
+        "xen-banner",
+    ),
+    "usr/share/man/man1/dated.1": (
+        "printf '=head1 NAME\n\nx - y\n' | env -u SOURCE_DATE_EPOCH pod2man --name DATED",
+        "man-date",
+    ),
+}  # fmt: skip
 PLANT = (
-    "mkdir many; touch many/{{1..9}}; touch -d @$(date +%s) small.1; "
-    "d=$stage/small/usr/share/small; mkdir -p $d; {}"
+    "mkdir many; touch many/{{1..9}}; echo x=1 > small.py; touch -d @$(date +%s) small.1 small.py; "
+    "s=$stage/small; mkdir -p $s/boot $s/usr/share/{{small,man/man1}} $s/usr/lib/xen/efi; {}"
 )
 
 
 def test_each_planted_cause_is_named(checkout: Checkout, source: Small) -> None:
     """Or a maintainer would be left with a heap of differing bytes."""
-    lines = "; ".join(f'{{ {command}; }} > "$d/{name}"' for name, (command, _) in PLANTED.items())
+    lines = "; ".join(f'{{ {command}; }} > "$s/{path}"' for path, (command, _) in PLANTED.items())
     dataclasses.replace(source, build=PLANT.format(lines)).write(checkout.root)
     checkout.run("build").fine()
     said = checkout.run("reproduce").failed(1).err
     assert "other bytes in" in said, said
     text = (checkout.latest / "reproduce" / "explanation.txt").read_text()
-    for name, (_, code) in PLANTED.items():
-        lines_about = [line for line in text.splitlines() if f"usr/share/small/{name}" in line]
-        assert len(lines_about) == 1, (name, text)
+    for path, (_, code) in PLANTED.items():
+        lines_about = [line for line in text.splitlines() if re.search(rf": {re.escape(path)}[:./]", line)]
+        assert len(lines_about) == 1, (path, text)
         assert f"({code})" in lines_about[0], lines_about
 
     reports = list((checkout.latest / "reproduce").glob("*.html"))

@@ -1,0 +1,89 @@
+"""What a rebuild costs beside the build: ``python -m benchmarks.reproduce [RELEASE] [VARIATIONS]``.
+
+Run from the project's folder. It builds RELEASE (4.17) and reproduces it, with every variation or with those
+named, both from the store's sources and image, with nothing compiled before, by bubblewrap (what docker's
+containers use, no process on this side can count). Prints the CPU seconds of each with all that it leaves
+running, the seconds, and the ratios: CPU seconds are what a busy machine leaves comparable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PROJECT = Path(__file__).resolve().parents[1]
+_PR_SET_CHILD_SUBREAPER = 36
+"""prctl(2): orphans below become this process's children; disorderfs puts itself in the background."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of CPU and of time."""
+
+    cpu: float
+    time: float
+
+
+def measure(*arguments: str, env: dict[str, str]) -> Cost:
+    """Run a command of the project and return what it and all its descendants took."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run([sys.executable, "-m", "pipeline.cli", str(PROJECT), *arguments], env=env, check=True)
+    seconds = time.monotonic() - start
+    while any(_orphans()):
+        time.sleep(0.1)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds)
+
+
+def _orphans() -> Iterator[bool]:
+    """Wait for what has ended, and tell of each that has not."""
+    try:
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) >= 0:
+            if pid == 0:
+                yield True
+                return
+    except ChildProcessError:
+        return
+
+
+def borrowed(store: Path, folder: Path) -> Path:
+    """Make a store that has another's files and images, and nothing compiled."""
+    target = folder / "store"
+    target.mkdir()
+    for name in ("images", "sha256", "locks"):
+        (target / name).symlink_to(store / name)
+    return target
+
+
+def main(release: str, vary: str) -> None:
+    """Measure both, and print."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    named = os.environ.get("INVOKE_PIPELINE_STORE")
+    store = Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline")
+    with tempfile.TemporaryDirectory(dir=store / "scratch") as name:
+        env = {
+            **os.environ,
+            "INVOKE_PIPELINE_ENGINE": "bubblewrap",
+            "INVOKE_PIPELINE_STORE": str(borrowed(store, Path(name))),
+            "INVOKE_PIPELINE_ARTIFACTS": str(Path(name) / "artifacts"),
+        }
+        build = measure("build", release, env=env)
+        again = measure("reproduce", release, *(["--vary", vary] if vary else []), env=env)
+    print(  # noqa: T201
+        f"{release}: build {build.cpu:.0f} s of CPU ({build.time:.0f} s), reproduce {again.cpu:.0f} s of CPU"
+        f" ({again.time:.0f} s), ratio {again.cpu / build.cpu:.2f} of CPU ({again.time / build.time:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:3] + ["4.17", ""][len(sys.argv) - 1 :]))

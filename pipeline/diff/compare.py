@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.diff import pages
+from pipeline.diff import kconfig, libraries, pages
 from pipeline.package import Member, Package
 
 _LISTS = (
@@ -33,8 +33,10 @@ class Change:
 class Difference:
     """What changed in one package; ``before`` or ``after`` is None where it is in one build only.
 
-    ``metadata`` and ``options`` are lines that begin with + or -; ``settings`` maps files in etc to
-    the lines of a unified diff, ``options`` manual pages to what they describe.
+    ``metadata`` are lines that begin with + or -; ``libraries`` those that have another version, whose files
+    are not in ``added`` and ``removed``. ``settings`` maps files in etc to the lines of a unified diff,
+    ``kconfig`` lists of Kconfig to options, and ``options`` manual pages to what they describe. ``sizes`` are
+    those of all files, in bytes.
     """
 
     name: str
@@ -44,14 +46,16 @@ class Difference:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
+    libraries: tuple[str, ...] = ()
     settings: dict[str, tuple[str, ...]] | None = None
+    kconfig: dict[str, tuple[str, ...]] | None = None
     options: dict[str, tuple[str, ...]] | None = None
-    size: int = 0
+    sizes: tuple[int, int] = (0, 0)
 
     @property
     def same(self) -> bool:
         """Whether nothing that is compared differs."""
-        changes = (self.metadata, self.added, self.removed, self.changed)
+        changes = (self.metadata, self.added, self.removed, self.changed, self.libraries)
         return self.before == self.after and not any(changes)
 
 
@@ -73,17 +77,25 @@ def _compare(old: Package, new: Package) -> Difference:
     before, after = ({m.path: m for m in package.files} for package in (old, new))
     both = [(before[path], after[path]) for path in sorted(before.keys() & after.keys())]
     contents = [(a, b) for a, b in both if a.is_file and b.is_file and a.sha256 != b.sha256]
+    added, removed = _outermost(after, before), _outermost(before, after)
+    versions, named = libraries.compare(removed, added)
     return Difference(
         name=old.name,
         before=old.version,
         after=new.version,
         metadata=tuple(_metadata(old, new)),
-        added=_outermost(after, before),
-        removed=_outermost(before, after),
-        changed=tuple(Change(a.path, what) for a, b in both if (what := ", ".join(_changes(a, b)))),
-        settings={a.path: _settings(a, b) for a, b in contents if a.path.startswith("etc/")},
+        added=tuple(path for path in added if path not in named),
+        removed=tuple(path for path in removed if path not in named),
+        libraries=versions,
+        changed=tuple(
+            Change(a.path, what)
+            for a, b in both
+            if a.path not in named and (what := ", ".join(_changes(a, b)))
+        ),
+        settings={a.path: _settings(a, b) for a, b in contents if _is_setting(b)},
+        kconfig={a.path: kconfig.compare(a, b) for a, b in contents if kconfig.is_config(b)},
         options={a.path: lines for a, b in contents if (lines := pages.compare(a, b))},
-        size=sum(m.size for m in after.values()) - sum(m.size for m in before.values()),
+        sizes=(sum(m.size for m in before.values()), sum(m.size for m in after.values())),
     )
 
 
@@ -118,6 +130,13 @@ def _changes(old: Member, new: Member) -> Iterator[str]:
         yield f"{new.size - old.size:+,} bytes of {old.size:,}"
     elif old.sha256 != new.sha256:
         yield SAME_SIZE
+
+
+def _is_setting(member: Member) -> bool:
+    """Whether it is in etc to be edited; scripts that lie there are programs."""
+    content = member.content or b""
+    program = content.startswith(b"#!") or member.path.endswith(".sh")
+    return member.path.startswith("etc/") and not program
 
 
 def _settings(old: Member, new: Member) -> tuple[str, ...]:

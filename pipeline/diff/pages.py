@@ -9,6 +9,7 @@ from pipeline.package import MAX_CONTENT, Member
 
 # pod2man makes .IP of =item; .It is mdoc's, .TP puts what is described on its next line.
 _MARKED = re.compile(r'^\.(?:SH|SS|Sh|Ss|IP|It)\s+"?(.*?)"?(?:\s+\d+)?$|^\.TP.*\n(.*)$', re.MULTILINE)
+_FONT = re.compile(r"^\.(?:[BI]|[BIR]{2}|SM|SB) +")
 _ESCAPE = re.compile(r"\\f(?:\(\w\w|\[\w*\]|.)|\\s[+-]?\d|\\&|\\[|/,^%:]")
 
 
@@ -27,7 +28,8 @@ def described(page: str) -> tuple[str, ...]:
     """Return the headings and options of a page's source, without what sets their type."""
     found: dict[str, None] = {}
     for match in _MARKED.finditer(page):
-        name = _ESCAPE.sub("", match[1] or match[2] or "").replace('""', '"').replace(r"\-", "-").strip()
+        text = _FONT.sub("", match[1] or match[2] or "")
+        name = _ESCAPE.sub("", text).replace('""', '"').replace(r"\-", "-").strip()
         # A bullet, or a number of a list.
         if len(name) > 2 and not name.startswith("\\"):
             found[" ".join(name.split())] = None

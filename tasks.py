@@ -436,6 +436,8 @@ def bundle(
         "key": "A file with the public key of those who may have signed.",
         "unknown-signer": "Take a bundle that somebody else or nobody has signed.",
         "allow-unproven": "Take a bundle whose packages lack passing evidence.",
+        "adopt": "Make it the newest build of its release here, for all other commands.",
+        "evidence": "With --adopt: a folder with evidence that others have made of its packages since.",
         "install": "Install the packages with pacman.",
         "smoke": "Boot the packages here.",
         "rebuild": "Build them again from what the bundle brings, and compare the bytes.",
@@ -447,6 +449,8 @@ def receive(
     key: str = "",
     unknown_signer: bool = False,
     allow_unproven: bool = False,
+    adopt: bool = False,
+    evidence: str = "",
     install: bool = False,
     smoke: bool = False,
     rebuild: bool = False,
@@ -458,7 +462,10 @@ def receive(
     from pipeline import signing
     from pipeline.bundle import rebuild as rebuilding
     from pipeline.bundle import receive as receiving
+    from pipeline.errors import UsageError
 
+    if evidence and not adopt:
+        raise UsageError("--evidence is for a build that is adopted.", hint="--adopt")
     settings = _settings(context)
     key_files = (Path(key).expanduser(),) if key else settings.key_files
     with signing.keyring(*key_files, own=settings.signing_key) as keys:
@@ -472,6 +479,8 @@ def receive(
         # Not beside the evidence that came along, which would pass for this machine's own.
         results = received.folder / "here"
         _print(f"smoke: {steps.like(build).smoke(build.packages, results).summary}")
+    if adopt:
+        receiving.adopt(received, settings.artifacts_folder, Path(evidence) if evidence else None)
     if install:
         receiving.install(received)
     _print(received.folder)
@@ -583,6 +592,33 @@ def nightly(context: Context, branch: str = "", bisect: bool = False) -> None:
 @task(
     positional=[],
     help={
+        "release": _RELEASE_HELP["release"],
+        "branch": "Upstream's branch, instead of the release's own.",
+        "commit": "A commit of it; without one, the newest.",
+        "output": "The file to write; without one, it is printed.",
+    },
+)
+def nightly_resolve(
+    context: Context, release: str = "", branch: str = "", commit: str = "", output: str = ""
+) -> None:
+    """Write the lock of what a release's branch stands for, as `build --lock` takes it (online).
+
+    Example: ./inv nightly.resolve --branch staging --output lock.json
+    """
+    from pipeline import files, records
+    from pipeline.nightly import resolve
+
+    settings = _settings(context)
+    lock = resolve.ask(settings, release or settings.nightly.release, branch, commit)
+    if output:
+        files.write_bytes(Path(output).expanduser(), records.encode(lock))
+    else:
+        _print(records.encode(lock).decode().rstrip())
+
+
+@task(
+    positional=[],
+    help={
         "when": "The time, as systemd.time(7) has it.",
         "user": "The user that nights run as; it is made.",
         "memory": "The most memory that a night may take.",
@@ -628,6 +664,31 @@ def bisect(
     from pipeline.nightly.bisect import Bisection
 
     _print(Bisection.read(_settings(context), release, good, bad, check, without).run())
+
+
+@task(
+    positional=[],
+    help={
+        "release": "Build this one, publish it and end, instead of waiting for nights and people.",
+        "workers": "How many workers.",
+        "folder": "Where the farm's state is; without it, artifacts/farm.",
+        "port": "The port of the web page, on this machine only; 0 is any that is free.",
+    },
+)
+def farm(context: Context, release: str = "", workers: int = 2, folder: str = "", port: int = 8010) -> None:
+    """Start a Buildbot master and its workers on this machine, to try the farm out; see docs/nightlies.md.
+
+    Example: ./inv farm --release 4.17 --workers 2
+    """
+    from pipeline.farm.local import Farm
+
+    settings = _settings(context)
+    place = Path(folder).expanduser().resolve() if folder else settings.artifacts_folder / "farm"
+    with Farm(settings, place, workers, port).running() as master:
+        if not release:
+            master.forever()
+        for done in master.carry(release):
+            _print(done)
 
 
 @task(
@@ -687,6 +748,7 @@ _aur.add_task(aur_push, name="push")
 _nightly = Collection("nightly")
 _nightly.add_task(nightly, name="run", default=True)
 _nightly.add_task(nightly_install, name="install")
+_nightly.add_task(nightly_resolve, name="resolve")
 
 namespace = Collection(
     bisect,
@@ -695,6 +757,7 @@ namespace = Collection(
     check,
     diff,
     doctor,
+    farm,
     fetch,
     lint,
     publish,

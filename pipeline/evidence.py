@@ -75,7 +75,11 @@ def read(folder: Path, kind: Kind) -> Evidence | None:
 
     Raises UnprovenError naming a file that is no such evidence.
     """
-    file = path(folder, kind)
+    return read_file(path(folder, kind), kind)
+
+
+def read_file(file: Path, kind: Kind) -> Evidence | None:
+    """Read evidence of that kind that lies anywhere; see `read`."""
     try:
         with file.open("rb") as stream:
             data = stream.read(_MAX_SIZE + 1)

@@ -91,6 +91,33 @@ def run(
 
 
 @contextlib.contextmanager
+def running(
+    argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str], output: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a program run in the background; it is asked to end, and after ten seconds made to.
+
+    All that it says goes to the end of the file ``output``.
+    """
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            [os.fspath(arg) for arg in argv],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            umask=0o022,
+        )
+    with _no_orphans(process):
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+
+
+@contextlib.contextmanager
 def _no_orphans(process: subprocess.Popen[bytes]) -> Iterator[None]:
     # kill -9 gives this process no chance to clean up. The guard's input ends with it.
     with subprocess.Popen(

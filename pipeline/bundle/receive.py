@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline import build as builds
-from pipeline import files, log, verify
+from pipeline import evidence, files, log, verify
 from pipeline.build import Build
 from pipeline.bundle import archive, requirements
 from pipeline.bundle.manifest import BundleError, Manifest
 from pipeline.download import download, is_url
 from pipeline.errors import HostError, IntegrityError, UsageError
-from pipeline.evidence import Kind, UnprovenError
+from pipeline.evidence import Evidence, Kind, UnprovenError
 from pipeline.run import run
 from pipeline.scratch import scratch
 from pipeline.signing import Keyring, Signature, Status
@@ -158,6 +158,38 @@ def _place(new: Path, target: Path, folder: Path) -> Path:
         target.rename(folder / "old")
     new.rename(target)
     return target
+
+
+def adopt(received: Received, artifacts: Path, proofs: Path | None = None) -> Build:
+    """Make a received build the newest one of its release here, in the place of one with its id.
+
+    ``proofs`` is a folder with more evidence of its packages, each kind in its file. Raises UnprovenError for
+    evidence of other bytes.
+    """
+    theirs = received.build
+    folder = artifacts / theirs.record.release / theirs.record.build_id
+    with scratch(folder.parent, ".adopted") as temporary:
+        new = temporary / "build"
+        shutil.copytree(received.folder / "build", new)
+        for found in _evidence(proofs, theirs) if proofs is not None else ():
+            evidence.write(new, found)
+        files.sync_tree(new)
+        if folder.exists():
+            folder.rename(temporary / "old")
+        new.rename(folder)
+        files.replace_link(folder.parent / "latest", folder.name)
+    return builds.read(folder)
+
+
+def _evidence(folder: Path, build: Build) -> Iterator[Evidence]:
+    """Give all evidence in a folder, which must be about a build's packages."""
+    for kind in Kind:
+        found = evidence.read_file(folder / f"{kind}.json", kind)
+        if found is None:
+            continue
+        if not found.covers(build.hashes):
+            raise UnprovenError(f"The evidence of {kind} in {folder} is about other bytes.")
+        yield found
 
 
 def install(received: Received) -> None:

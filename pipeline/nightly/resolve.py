@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 from pipeline import records
+from pipeline import release as releases
 from pipeline.errors import UsageError
+from pipeline.git import history as histories
 from pipeline.git.history import History
 from pipeline.release import BranchLock, Release
+from pipeline.settings import Settings
 
 # Xen's makefiles: `export XEN_VERSION = 4`, `XEN_EXTRAVERSION ?= -unstable$(XEN_VENDORVERSION)`.
 _NUMBER = re.compile(
@@ -37,6 +40,22 @@ def lock(release: Release, history: History, commit: str, branch: str, *, above:
         source_date_epoch=max(1, history.time(commit)),
         names=dict(_NAME.findall(history.show(commit, "Config.mk") or "")),
     )
+
+
+def ask(settings: Settings, name: str, branch: str = "", commit: str = "") -> BranchLock:
+    """Describe what a branch of a release's upstream points to, or a commit of it (online).
+
+    ``branch`` is the release's own where it is empty. Raises UsageError and UpstreamError.
+    """
+    release = releases.read(name)
+    if release.branch is None:
+        raise UsageError(f"Release {name} follows no branch.")
+    branch = branch or release.branch
+    urls = histories.urls(settings.open_mirrors, release.git[0].urls)
+    tip = histories.tip(settings.open_store, urls, branch)
+    with histories.opened(settings.open_store, release.git[0].urls[0]) as history:
+        history.update(tip.url, branch, tip.commit)
+        return lock(release, history, history.resolve(commit) if commit else tip.commit, branch)
 
 
 def read(path: Path) -> BranchLock:

@@ -209,6 +209,39 @@ def resigned(bundle: Path, key: Key, files: dict[str, bytes], tmp_path: Path) ->
     return target
 
 
+def test_what_was_adopted_is_the_newest_build_with_what_others_proved(
+    tmp_path: Path, receiver: Checkout
+) -> None:
+    """Machines that share the work hand it on; evidence of other bytes must not slip in on the way."""
+    other = Checkout(checkouts.copy(tmp_path / "other"), tmp_path / "other store")
+    built = finish(other, proven=(Kind.CHECK,))
+    target = tmp_path / "x.tar"
+    other.run("bundle", RELEASE, "--allow-unproven", "--output", str(target)).fine()
+    proofs = tmp_path / "proofs"
+    proofs.mkdir()
+    foreign = finish(Checkout(tmp_path / "foreign", tmp_path))
+    evidence = (foreign.folder / "evidence" / "smoke.json").read_text()
+    words = (
+        "receive",
+        str(target),
+        "--adopt",
+        "--unknown-signer",
+        "--allow-unproven",
+        "--evidence",
+        str(proofs),
+    )
+    (proofs / "smoke.json").write_text(evidence.replace(built.record.packages[0].sha256, "0" * 64))
+    assert "about other bytes" in receiver.run(*words).failed(1).err
+    assert not (receiver.artifacts / RELEASE / "latest").exists()
+    for _ in ("anew", "in the place of the one before"):
+        (proofs / "smoke.json").write_text(evidence)
+        receiver.run(*words).fine()
+        latest = receiver.artifacts / RELEASE / "latest"
+        assert latest.resolve().name == built.record.build_id
+        assert sorted(p.name for p in (latest / "evidence").iterdir()) == ["check.json", "smoke.json"]
+        receiver.run("bundle", RELEASE, "--allow-unproven").fine()
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

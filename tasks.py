@@ -710,6 +710,33 @@ def report(context: Context, release: str = "", output: str = "") -> None:
     _print(site.write(Path(output).expanduser().resolve() if output else None))
 
 
+@task(positional=[], iterable=["shell"], help={"shell": "bash, zsh or fish; without one, all three."})
+def completion(context: Context, shell: list[str]) -> None:  # noqa: ARG001
+    """Install the completion of commands, options, releases and images by the Tab key, for this user.
+
+    Example: ./inv completion bash
+    """
+    from pipeline.completion.install import install
+
+    for line in install(tuple(shell)):
+        _print(line)
+
+
+@task(help={"output": "Write the page to this file instead."})
+def manual(context: Context, output: str = "") -> None:  # noqa: ARG001
+    """Install the manual page xen-aur-pipeline(7), for this user.
+
+    Example: ./inv manual && man xen-aur-pipeline
+    """
+    from pipeline import manual as manuals
+    from pipeline import overview
+    from pipeline.cli import contexts
+
+    by_name = {name: c for c in contexts(namespace) for name in (str(c.name), *c.aliases)}
+    path = Path(output).expanduser() if output else None
+    _print(manuals.install(overview.commands(namespace), by_name, path))
+
+
 @task
 def lint(context: Context) -> None:  # noqa: ARG001
     """Check the project's own code: ruff, mypy, shellcheck.
@@ -755,11 +782,13 @@ namespace = Collection(
     build,
     bundle,
     check,
+    completion,
     diff,
     doctor,
     farm,
     fetch,
     lint,
+    manual,
     publish,
     receive,
     recipe,

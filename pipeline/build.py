@@ -396,7 +396,8 @@ def _logged(path: Path) -> Iterator[Callable[[str], None]]:
         try:
             yield on_line
         except PipelineError as e:
-            raise type(e)(e.message, hint=f"{e.hint or ''}\nThe whole log: {path}".lstrip()) from e
+            e.hint = f"{e.hint or ''}\nThe whole log: {path}".lstrip()
+            raise
 
 
 def read(folder: Path) -> Build:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from invoke.collection import Collection
 from invoke.config import AmbiguousMergeError, Config
 from invoke.exceptions import (
     AmbiguousEnvVar,
@@ -20,10 +23,10 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 from invoke.vendor.yaml import YAMLError
 
-from pipeline import log
+from pipeline import log, overview
 from pipeline.errors import ExitStatus, PipelineError
 
-OPTIONAL = ("release", "target", "name")
+OPTIONAL = ("release", "target", "name", "shell")
 """Arguments that may be given without their names; a command has one of them at most."""
 
 INTERRUPTED = 130
@@ -58,16 +61,51 @@ class _ProjectConfig(Config):
         return defaults
 
 
+class _Program(Program):
+    """Invoke's program, with the commands listed by what they are for."""
+
+    def list_flat(self) -> None:
+        """Print the commands, each with its first sentence."""
+        width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+        groups = overview.grouped(overview.commands(self.scoped_collection))
+        column = max(len(command.name) for members in groups.values() for command in members) + 4
+        for title, members in groups.items():
+            sys.stdout.write(f"{log.paint(title, '1', output=True)}\n")
+            for command in members:
+                indent = f"  {command.name:<{column - 2}}"
+                lines = textwrap.wrap(command.summary, max(30, width - column))
+                sys.stdout.write(indent + f"\n{' ' * column}".join(lines) + "\n")
+            sys.stdout.write("\n")
+        sys.stdout.write("./inv --help COMMAND explains one; several may follow one another.\n")
+
+
+def contexts(collection: Collection) -> list[ParserContext]:
+    """The commands' options; of a copy, as Invoke takes the help texts out of the tasks for it."""
+    found: list[ParserContext] = copy.deepcopy(collection).to_contexts()
+    return found
+
+
+def _complete(program: Program, words: Sequence[str]) -> int:
+    """Print what may stand in the place of the last of ``words``, for the shells' scripts."""
+    from pipeline.completion.candidates import complete
+
+    meanings = {command.name: command.summary for command in overview.commands(program.collection)}
+    for candidate in complete(words, contexts(program.collection), meanings, OPTIONAL):
+        sys.stdout.write(f"{candidate}\n")
+    return ExitStatus.FINE
+
+
 def main(project: Path, arguments: Sequence[str]) -> int:
     """Run the commands of ``project``'s tasks.py and return the exit status."""
-    program = Program(name="inv", binary="inv", version="0.1.0", config_class=_ProjectConfig)
+    program = _Program(name="inv", binary="inv", version="0.1.0", config_class=_ProjectConfig)
     try:
         program.create_config()
-        program.parse_core(["inv", "--search-root", str(project), *arguments])
+        completing = arguments[:2] == ["--complete", "--"]
+        program.parse_core(["inv", "--search-root", str(project), *([] if completing else arguments)])
         program.parse_collection()
-        # Of a copy: Invoke takes the help texts out of the tasks when it makes contexts of them.
-        commands = copy.deepcopy(program.collection).to_contexts()
-        program.core.unparsed = spell_out(program.core.unparsed, commands)
+        if completing:
+            return _complete(program, arguments[2:])
+        program.core.unparsed = spell_out(program.core.unparsed, contexts(program.collection))
         program.parse_tasks()
         program.parse_cleanup()
         program.update_config()

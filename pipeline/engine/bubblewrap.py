@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
+from pipeline.engine import guard
 from pipeline.engine.job import CACHE, WORKSPACE, Circumstances, Job, JobFailedError, Limits, OutputError
 from pipeline.files import write_text
 from pipeline.run import describe_status, run
@@ -50,15 +51,17 @@ class Bubblewrap:
             argv = [
                 *_limits(job.limits),
                 *_sandbox(root, seen, self._passwd(root, job), job),
-                *job.argv,
+                *guard.command(job, root),
             ]
+            told = guard.Told(on_line)
             result = run(
                 argv,
                 env={"PATH": os.environ["PATH"]},
-                on_line=on_line,
+                on_line=told.line,
                 timeout=job.limits.seconds,
                 expect=None,
             )
+            told.judge(job.limits.disk)
             if result.status != 0:
                 raise JobFailedError(
                     f"{job.command[0]} ended with {describe_status(result.status)} in image {name}.",
@@ -157,12 +160,14 @@ def _limits(limits: Limits) -> list[str]:
         f"--as={limits.memory}",
         f"--nproc={limits.processes}",
         f"--nofile={limits.files}",
+        f"--fsize={limits.disk}",
         "--core=0",
         "--",
     ]
 
 
 def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job) -> list[str]:
+    size = str(job.limits.memory // 2)
     # fmt: off
     argv = [
         "bwrap", *_NAMESPACES,
@@ -170,9 +175,10 @@ def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job) -> list
         "--ro-bind", os.fspath(root), "/",
         "--proc", "/proc",
         "--dev", "/dev",
-        "--perms", "1777", "--tmpfs", "/dev/shm",  # noqa: S108 - the job's own
-        "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the job's own
-        "--perms", "1777", "--tmpfs", "/run",  # systemd-analyze wants to write there
+        # What lies there is memory, which no other limit counts.
+        "--size", size, "--perms", "1777", "--tmpfs", "/dev/shm",  # noqa: S108 - the job's own
+        "--size", size, "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the job's own
+        "--size", size, "--perms", "1777", "--tmpfs", "/run",  # systemd-analyze wants to write there
         "--bind", os.fspath(workspace), WORKSPACE,
         "--chdir", WORKSPACE,
         "--clearenv",

@@ -21,6 +21,7 @@ import docker.errors
 import requests
 
 from pipeline import log
+from pipeline.engine import guard
 from pipeline.engine.job import (
     CACHE,
     WORKSPACE,
@@ -174,7 +175,7 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
         limits = job.limits
         container = client.containers.create(
             image.id,
-            job.argv,
+            guard.command(job, image.root),
             environment=job.full_environment(),
             hostname=job.circumstances.hostname,
             user=f"{_UID}:{_UID}",
@@ -188,6 +189,7 @@ def _container(job: Job, image: Image) -> Iterator[Container]:
             pids_limit=limits.processes,
             ulimits=[
                 docker.types.Ulimit(name="nofile", soft=limits.files, hard=limits.files),
+                docker.types.Ulimit(name="fsize", soft=limits.disk, hard=limits.disk),
                 docker.types.Ulimit(name="core", soft=0, hard=0),
             ],
             tmpfs={"/tmp": "exec,mode=1777", "/run": f"uid={_UID},gid={_UID}"},  # noqa: S108 - the container's own
@@ -255,10 +257,11 @@ def _execute(container: Container, job: Job, image: Image, on_line: Callable[[st
     container.start()
     watchdog.start()
     last: list[str] = []
+    told = guard.Told(on_line)
     try:
         for line in _lines(stream):
             last = [*last[-TAIL_LINES + 1 :], line]
-            on_line(line)
+            told.line(line)
         status = int(container.wait()["StatusCode"])
     finally:
         watchdog.cancel()
@@ -272,6 +275,7 @@ def _execute(container: Container, job: Job, image: Image, on_line: Callable[[st
             f"{job.command[0]} used more than its {log.size(job.limits.memory)} of memory.",
             hint="\n".join(last),
         )
+    told.judge(job.limits.disk)
     if status != 0:
         raise JobFailedError(
             f"{job.command[0]} ended with exit status {status} in image {image.name}.", hint="\n".join(last)

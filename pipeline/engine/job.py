@@ -26,6 +26,14 @@ class OutOfMemoryError(HostError):
     """The command was killed because it used more memory than its limit."""
 
 
+class DiskQuotaError(HostError):
+    """The command was killed because its files took more than its quota, or nearly all of the disk."""
+
+
+class NetworkAttemptError(FailureError):
+    """The command was killed because a process of it tried to use the network."""
+
+
 class OutputError(FailureError):
     """The command left something in its output folder that is neither a file of one name nor a folder."""
 
@@ -39,9 +47,10 @@ class EngineError(HostError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job may use: bytes of memory, processes, open files, seconds of wall clock."""
+    """What a job may use: bytes of memory and disk, processes, open files, seconds of wall clock."""
 
     memory: int = 6 << 30
+    disk: int = 20 << 30
     processes: int = 4096
     # fakeroot walks all possible descriptors; at the usual 2^30 of containers that takes minutes.
     files: int = 4096
@@ -134,6 +143,6 @@ class Engine(Protocol):
         ``output`` is an empty folder; ``on_line`` gets each line of the command's output. What the job
         left is hostile: nothing but regular files and folders is taken, so that no link or device can
         make a later step read or write anything else. Raises JobFailedError, OutputError,
-        TimeLimitError, OutOfMemoryError, EngineError.
+        TimeLimitError, OutOfMemoryError, DiskQuotaError, NetworkAttemptError, EngineError.
         """
         ...

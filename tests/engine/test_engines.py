@@ -3,67 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.engine.bubblewrap import Bubblewrap
 from pipeline.engine.job import Engine, Job, JobFailedError, Limits, OutOfMemoryError, OutputError
 from pipeline.errors import TimeLimitError
 from tests import servers
-from tests.conftest import Tiny
+from tests.engine.conftest import Run, processes
 
 pytestmark = pytest.mark.integration
-
-Run = Callable[..., list[str]]
-
-
-@pytest.fixture(params=["bubblewrap", "docker"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    if request.param == "bubblewrap":
-        return Bubblewrap(tmp_path / "scratch")
-    host = request.getfixturevalue("docker_host")
-    if host:
-        monkeypatch.setenv("DOCKER_HOST", host)
-    from pipeline.engine.docker import Docker
-
-    return Docker()
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def run(engine: Engine, tiny: Tiny, tmp_path: Path, out: Path) -> Run:
-    """Run a bash script as a job and return its lines; its output goes to ``out``."""
-
-    def run(script: str, limits: Limits = Limits(), cache: Path | None = None) -> list[str]:  # noqa: B008
-        path = tmp_path / "script"
-        path.write_text(script)
-        lines: list[str] = []
-        job = Job(("/bin/bash", "in/script"), {"in/script": path}, limits=limits, cache=cache)
-        engine.run(job, tiny.image, out, lines.append)
-        return lines
-
-    return run
-
-
-def processes(word: str) -> list[str]:
-    """The processes on this host with that word in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace").replace("\0", " ")
-        except OSError:
-            continue
-        if word in line:
-            found.append(line)
-    return found
 
 
 def test_jobs_are_nobody(run: Run) -> None:

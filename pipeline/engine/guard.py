@@ -1,0 +1,78 @@
+"""The guard that runs a job's command inside its sandbox: what it is told, and what it tells.
+
+See guard.pl, which does the work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import log
+from pipeline.engine.job import WORKSPACE, DiskQuotaError, EngineError, Job, NetworkAttemptError
+from pipeline.run import TAIL_LINES
+
+_SCRIPT = Path(__file__).with_name("guard.pl")
+_PERL = "usr/bin/perl"
+_MARK = "\x1exen-aur-pipeline"
+_RESERVE = 256 << 20
+"""Bytes that a job must leave free on the disk that its workspace is on."""
+_PINNED = "Builds run with the network off: what one needs must be a source of its release."
+
+
+def command(job: Job, root: Path) -> list[str]:
+    """Return the command that runs a job under the guard, in the image whose root file system is ``root``.
+
+    Without Perl in the image it is the job's own command: then an attempt to use the network is refused
+    all the same, but has no name, and the sandbox's own limits are the only ones.
+    """
+    if not os.path.lexists(root / _PERL):
+        log.info("The image has no Perl: the job is not watched for attempts to use the network.")
+        return job.argv
+    # By its text, as no folder is at the same place under every engine, and a file could be in the way.
+    perl = [f"/{_PERL}", "-e", _SCRIPT.read_text(encoding="utf-8"), "--"]
+    return [*perl, job.circumstances.hostname, str(job.limits.disk), str(_RESERVE), WORKSPACE, *job.argv]
+
+
+class Told:
+    """Passes a job's lines on, but for what the guard says, which `judge` makes an error of."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._last: deque[str] = deque(maxlen=TAIL_LINES)
+        self._verdict: list[str] = []
+
+    def line(self, line: str) -> None:
+        """Take one line of the job's output."""
+        if line.startswith(_MARK):
+            self._verdict = line.split("\t")[1:]
+            return
+        self._last.append(line)
+        self._on_line(line)
+
+    def judge(self, limit: int) -> None:
+        """Raise what the guard has ended the job for; ``limit`` is the job's quota of disk, in bytes.
+
+        A job may forge such a line, which ends nothing but itself. Raises NetworkAttemptError,
+        DiskQuotaError, EngineError.
+        """
+        tail = "\n".join(self._last)
+        match self._verdict:
+            case ["network", name, line, address]:
+                hint = f"The process was: {line}\n{_PINNED}\n{tail}".rstrip()
+                raise NetworkAttemptError(f"{name} wanted the network, which is off: {address}.", hint)
+            case ["disk", "quota", used] if used.isdigit():
+                said = f"The job's files took {log.size(int(used))}, and it may have {log.size(limit)}."
+                raise DiskQuotaError(said, hint=tail)
+            case ["disk", *_]:
+                raise DiskQuotaError(
+                    "The job was ended before it had filled the disk that its workspace is on.",
+                    hint=f"Free some space there: ./inv doctor says how much is needed.\n{tail}".rstrip(),
+                )
+            case ["guard", reason]:
+                raise EngineError(
+                    f"The job could not be watched: {reason}.",
+                    hint="Linux 5.5 or newer can, where nothing forbids seccomp.",
+                )

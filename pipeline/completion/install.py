@@ -40,7 +40,7 @@ SHELLS: Mapping[str, Shell] = {
         "zsh/site-functions/_inv",
         "in ~/.zshrc, before compinit: fpath+=({folder})",
     ),
-    "fish": Shell("XDG_CONFIG_HOME", ".config", "fish/completions/inv.fish", "nothing more"),
+    "fish": Shell("XDG_CONFIG_HOME", ".config", "fish/conf.d/inv.fish", "nothing more"),
 }
 
 

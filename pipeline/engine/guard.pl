@@ -137,15 +137,16 @@ my %asking;  # "PID:FD" of a socket that was connected to a name server, and who
 
 sub network { say_last("network", process($_[0]), $_[1]) }
 
-# What a call is about: tells of an attempt and does not return, or returns the error to give, if any.
+# What a call is about: tells of an attempt and does not return. Returns whether the call is to be taken for
+# done: a resolver that could not reach its name server would never say which name it wants.
 sub judge {
   my ($pid, $call, @args) = @_;
   my $socket = "$pid:$args[0]";
   if ($call == $nr{connect}) {
-    my ($ip, $port, $outside) = address(memory($pid, $args[1], $args[2] > 28 ? 28 : $args[2])) or return;
-    return if !defined $port;
-    if ($port == 53) { $asking{$socket} = [time, process($pid), "$ip port $port"]; return }
-    return if !$outside;
+    my ($ip, $port, $outside) = address(memory($pid, $args[1], $args[2] > 28 ? 28 : $args[2]));
+    return 0 if !defined $port;
+    if ($port == 53) { $asking{$socket} = [time, process($pid), "$ip port $port"]; return $outside }
+    return 0 if !$outside;
     network($pid, "$ip port $port");
   }
   my @messages = ([@args[4, 5], @args[1, 2]]);
@@ -167,7 +168,7 @@ sub judge {
     }
     network($pid, "$ip port $port") if $outside;
   }
-  return;
+  return 0;
 }
 
 sub answer {
@@ -175,9 +176,8 @@ sub answer {
   my $request = "\0" x 80;  # struct seccomp_notif
   return if syscall($nr{ioctl}, fileno($listener), 0xc0502100, $request) < 0;  # the process is gone
   my ($id, $pid, $call, @args) = unpack("QLx4lx4x8Q6", $request);
-  judge($pid, $call, @args);
   # SECCOMP_USER_NOTIF_FLAG_CONTINUE: what looked harmless may go on, and ends at the sandbox if it was not.
-  my $response = pack("QqlL", $id, 0, 0, 1);
+  my $response = pack("QqlL", $id, 0, 0, judge($pid, $call, @args) ? 0 : 1);
   syscall($nr{ioctl}, fileno($listener), 0xc0182101, $response);
 }
 

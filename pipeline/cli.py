@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -129,7 +131,10 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
         return ExitStatus.HOST
     except KeyboardInterrupt:
-        log.error("Interrupted.", hint="The same command goes on where this one stopped.")
+        # A second one must not end what is being said, or what waits for the last threads.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        again = shlex.join(["./inv", *arguments])
+        log.error("Interrupted.", hint=f"The same command goes on where this one stopped: {again}")
         return INTERRUPTED
     return ExitStatus.FINE
 
@@ -156,7 +161,3 @@ def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[s
             names = [n for n in OPTIONAL if command is not None and n in command.args]
             result.append(f"--{names[0]}={word}" if names else word)
     return result
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from pipeline import pace
+
 _indent = threading.local()
 
 
@@ -59,8 +61,9 @@ def error(message: str, hint: str | None = None) -> None:
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a step, indent what it prints, and say how long it took."""
-    _write(paint("==> ", "32") + title)
+    """Announce a step with how long it took last time, indent what it prints, and say how long it took."""
+    before = pace.last(title)
+    _write(paint("==> ", "32") + title + (f" (last time: {duration(before)})" if before else ""))
     depth = getattr(_indent, "depth", 0)
     _indent.depth = depth + 1
     start = time.monotonic()
@@ -71,6 +74,7 @@ def step(title: str) -> Iterator[None]:
         _write(paint("==> ", "31") + f"{title}: stopped after {duration(time.monotonic() - start)}")
         raise
     _indent.depth = depth
+    pace.note(title, time.monotonic() - start)
     _write(paint("==> ", "32") + f"{title}: done in {duration(time.monotonic() - start)}")
 
 
@@ -92,7 +96,7 @@ def bytes_bar(title: str, total: int | None = None) -> Iterator[Callable[[int], 
 
 def duration(seconds: float) -> str:
     """Render a number of seconds for people: ``0.4 s``, ``12.3 s``, ``6 min 40 s``, ``1 h 02 min``."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -105,7 +109,7 @@ def size(count: int) -> str:
     """Render a number of bytes for people, in binary units."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
+        if round(value, 1) < 1024 or unit == "GiB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     raise AssertionError("unreachable")

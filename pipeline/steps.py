@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pipeline import build as builds
-from pipeline import evidence, files, log, release, version
+from pipeline import evidence, files, log, pace, release, version
 from pipeline import recipe as recipes
 from pipeline import seal as seals
 from pipeline.build import Build, Builder, Plan
@@ -58,6 +58,10 @@ class Row:
     step: str
     seconds: float
     verdict: str
+
+
+_ROAD = ("fetch", "image", "build", "check", "reproduce", "smoke", "seal")
+"""The steps of a release, in their order."""
 
 
 @dataclass(frozen=True)
@@ -322,12 +326,18 @@ class Steps:
     def run_all(self, *, reproduce: bool = True) -> tuple[Build, list[Row]]:
         """Everything in order, or without the rebuild; returns the build and a row a step."""
         rows: list[Row] = []
+        names = [name for name in _ROAD if reproduce or name != "reproduce"]
 
         def timed(step: str, work: Callable[[], object]) -> object:
+            keys = [f"release {self.release.name}: {name}" for name in names[len(rows) :]]
+            if left := pace.left(keys):
+                log.info(f"{step} ({len(rows) + 1} of {len(names)}): what is left took {log.duration(left)}")
             start = time.monotonic()
             result = work()
+            seconds = time.monotonic() - start
+            pace.note(keys[0], seconds)
             verdict = result.summary if isinstance(result, Evidence) else "done"
-            rows.append(Row(step, time.monotonic() - start, verdict))
+            rows.append(Row(step, seconds, verdict))
             return result
 
         timed("fetch", self.fetch)

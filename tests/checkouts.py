@@ -63,7 +63,7 @@ class Checkout:
             "INVOKE_PIPELINE_STORE": str(self.store),
         }
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "pipeline.cli", str(self.root), *arguments],
+            [*prefix, sys.executable, "-m", "pipeline", str(self.root), *arguments],
             env={**os.environ, **settings, **self.environment, **(env or {})},
             cwd="/",
             stdin=stdin,

@@ -23,7 +23,7 @@ from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.settings import Settings
 
-PROGRAM: tuple[str, ...] = (sys.executable, "-m", "pipeline.cli", str(PROJECT))
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "pipeline", str(PROJECT))
 """What runs the commands; their words come after it."""
 COMPILE_LOG = "compile.log"
 _LIMIT = 120.0

@@ -72,7 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv = root / ".venv"
     venv.symlink_to(Path(sys.prefix))
     # The wrapper itself is tested elsewhere; here it must not make an environment, which takes a minute.
-    start = f"cd / && PYTHONPATH={shlex.quote(str(root))} exec {shlex.quote(sys.executable)} -m pipeline.cli"
+    start = f"cd / && PYTHONPATH={shlex.quote(str(root))} exec {shlex.quote(sys.executable)} -m pipeline"
     (root / "inv").write_text(f'#!/bin/sh\n{start} {shlex.quote(str(root))} "$@"\n')
     home = folder / "home"
     home.mkdir()

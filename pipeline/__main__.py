@@ -1,0 +1,19 @@
+"""Where ./inv begins: Ctrl-C leaves a sentence from here on, while the program is still being loaded too."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+if __name__ == "__main__":
+    try:
+        from pathlib import Path
+
+        from pipeline.cli import main
+
+        status = main(Path(sys.argv[1]), sys.argv[2:])
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.stderr.write("error: Interrupted.\nhint: The same command goes on where this one stopped.\n")
+        status = 130
+    sys.exit(status)

@@ -7,6 +7,8 @@ import sys
 
 if __name__ == "__main__":
     try:
+        # ./inv holds Ctrl-C back until here, so that it never meets an interpreter that is only starting.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from pathlib import Path
 
         from pipeline.cli import main

@@ -70,8 +70,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A test runner in the background ignores Ctrl-C, which its children would inherit.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_as_inv_does,
         )
 
     def run(
@@ -103,6 +102,12 @@ class Checkout:
     def packages(self) -> dict[str, bytes]:
         """The newest build's packages."""
         return {path.name: path.read_bytes() for path in sorted(self.latest.glob("*.pkg.tar.xz"))}
+
+
+def _as_inv_does() -> None:
+    # A test runner in the background ignores Ctrl-C, which its children would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def copy(target: Path) -> Path:

@@ -17,6 +17,8 @@ from pipeline.errors import ToolMissingError
 from pipeline.smoke.agent import MAX_REPLY
 from pipeline.smoke.errors import QemuDiedError
 
+# The library lets through what json raises for bytes that are no UTF-8, and for lists in lists in lists.
+_FAILURES = (QMPError, OSError, ValueError, RecursionError)
 MAX_OUTPUT = 64 << 10
 """Bytes of QEMU's own output that are kept."""
 AFTERMATH = 0.5
@@ -77,7 +79,7 @@ class Qemu:
         self.monitor.register_listener(listener)
         try:
             await asyncio.wait_for(self.monitor.connect(monitor), START_LIMIT)
-        except (QMPError, TimeoutError, OSError) as e:
+        except (*_FAILURES, TimeoutError) as e:
             await asyncio.sleep(AFTERMATH)
             raise QemuDiedError("QEMU did not start.", hint=self.last_words or str(e)) from e
         self._tasks.append(asyncio.ensure_future(self._watch_events(listener)))
@@ -86,7 +88,7 @@ class Qemu:
         """Give the monitor a command and return its answer. Raises QemuDiedError."""
         try:
             return await self.monitor.execute(command, dict(arguments))
-        except (QMPError, OSError) as e:
+        except _FAILURES as e:
             raise QemuDiedError(
                 f"QEMU's monitor refused {command}: {e}.", hint=self.last_words or None
             ) from e

@@ -20,6 +20,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from pipeline.smoke.errors import KernelImageError
+from pipeline.smoke.packing import Packing
 
 MAX_KERNEL = 256 << 20
 """Bytes that an unpacked kernel may have; a damaged image must not fill the memory."""
@@ -29,11 +30,15 @@ MAX_MODULE = 64 << 20
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel ready to boot: its release, its ELF image, and modules in an order to load them."""
+    """A kernel ready to boot: its release, its ELF image, and modules in an order to load them.
+
+    ``packing`` is how its package had it packed.
+    """
 
     release: str
     vmlinux: bytes
     modules: Mapping[str, bytes]
+    packing: Packing = Packing.UNKNOWN
 
 
 def unpack_bzimage(image: bytes) -> bytes:
@@ -42,6 +47,23 @@ def unpack_bzimage(image: bytes) -> bytes:
     Any compression that libarchive reads will do (gzip, xz, zstd, lz4, bzip2, lzma, lzop). Raises
     KernelImageError for anything that is not a whole bzImage of boot protocol 2.08 or later.
     """
+    payload = _payload(image)
+    # All but gzip, whose own last word it is, get the size appended by the kernel's makefiles.
+    (size,) = struct.unpack("<I", payload[-4:])
+    if not 0 < size <= MAX_KERNEL:
+        raise KernelImageError(f"The kernel image claims an unpacked size of {size} bytes.")
+    elf = _decompress(payload if Packing.of(payload) is Packing.GZIP else payload[:-4], size)
+    if len(elf) != size:
+        raise KernelImageError(f"The kernel unpacks to {len(elf)} bytes and not to {size}.")
+    return elf
+
+
+def packing_of(image: bytes) -> Packing:
+    """Tell how a bzImage is packed; raises KernelImageError for what is none."""
+    return Packing.of(_payload(image))
+
+
+def _payload(image: bytes) -> bytes:
     if len(image) < 0x250 or image[0x202:0x206] != b"HdrS" or image[0x1FE:0x200] != b"\x55\xaa":
         raise KernelImageError("The kernel image has no boot header: it is not a bzImage.")
     (version,) = struct.unpack_from("<H", image, 0x206)
@@ -54,15 +76,7 @@ def unpack_bzimage(image: bytes) -> bytes:
     payload = image[start : start + length]
     if length < 8 or len(payload) != length:
         raise KernelImageError("The kernel image is cut short: its payload lies beyond its end.")
-    # All but gzip, whose own last word it is, get the size appended by the kernel's makefiles.
-    (size,) = struct.unpack("<I", payload[-4:])
-    if not 0 < size <= MAX_KERNEL:
-        raise KernelImageError(f"The kernel image claims an unpacked size of {size} bytes.")
-    gzip = payload.startswith(b"\x1f\x8b")
-    elf = _decompress(payload if gzip else payload[:-4], size)
-    if len(elf) != size:
-        raise KernelImageError(f"The kernel unpacks to {len(elf)} bytes and not to {size}.")
-    return elf
+    return payload
 
 
 def _decompress(payload: bytes, size: int) -> bytes:
@@ -154,7 +168,8 @@ def read_kernel_package(package: Path, modules: Sequence[str], likely: Sequence[
     if absent:
         raise KernelImageError(f"{package.name} lacks the module {sorted(absent)[0]}.")
     order = _load_order(known)
-    return Kernel(release, trim_elf(unpack_bzimage(image)), {name: found[name] for name in order})
+    elf = trim_elf(unpack_bzimage(image))
+    return Kernel(release, elf, {name: found[name] for name in order}, packing_of(image))
 
 
 # As Debian packs modules since 13, and others do (CONFIG_MODULE_COMPRESS_XZ, _ZSTD and _GZIP).

@@ -31,6 +31,7 @@ from pipeline.smoke.hardware import Direct, Hardware
 from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.machine import Machine
+from pipeline.smoke.packing import Packing, advice
 from pipeline.smoke.results import (
     CASES,
     DOM0_LOG,
@@ -44,7 +45,7 @@ from pipeline.smoke.results import (
 from pipeline.smoke.runner import Run, Runner
 from pipeline.smoke.snapshot import Snapshots, snapshot_key
 
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 
 
 def smoke(
@@ -77,7 +78,10 @@ def smoke(
     with log.step("Assembling the test host from the package"):
         layer = read_packages(packages)
         xen = find_xen(layer)
-        files = assemble(layer, image_root, cached_kernel(kernel, scratch))
+        unpacked = cached_kernel(kernel, scratch)
+        if (line := advice(unpacked.release, unpacked.packing, xen_version)) is not None:
+            log.info(line)
+        files = assemble(layer, image_root, unpacked)
     accelerator = accelerator or choose(xen)
     log.info(f"accelerator: {accelerator.kind} ({accelerator.reason})")
     version = run(["qemu-system-x86_64", "--version"]).output.splitlines()[0]
@@ -241,6 +245,7 @@ class _CachedKernel(msgspec.Struct, frozen=True):
     release: str
     vmlinux: bytes
     modules: dict[str, bytes]
+    packing: Packing
 
 
 def cached_kernel(package: Path, scratch: Path) -> Kernel:
@@ -256,9 +261,10 @@ def cached_kernel(package: Path, scratch: Path) -> Kernel:
         data = file.read_bytes()
         if hashlib.sha256(data[32:]).digest() == data[:32]:
             kept = msgspec.msgpack.decode(data[32:], type=_CachedKernel)
-            return Kernel(kept.release, kept.vmlinux, kept.modules)
+            return Kernel(kept.release, kept.vmlinux, kept.modules, kept.packing)
         log.warn(f"{file} is damaged, and made anew.")
     kernel = read_kernel_package(package, MODULES, MODULES_OF_SOME)
-    data = msgspec.msgpack.encode(_CachedKernel(kernel.release, kernel.vmlinux, dict(kernel.modules)))
+    kept = _CachedKernel(kernel.release, kernel.vmlinux, dict(kernel.modules), kernel.packing)
+    data = msgspec.msgpack.encode(kept)
     write_bytes(file, hashlib.sha256(data).digest() + data)
     return kernel

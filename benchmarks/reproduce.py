@@ -1,9 +1,10 @@
-"""What a rebuild costs beside the build: ``python -m benchmarks.reproduce [RELEASE] [VARIATIONS]``.
+"""What a rebuild costs beside the build: ``python -m benchmarks.reproduce [RELEASE] [VARIATIONS] [WITHOUT]``.
 
-Run from the project's folder. It builds RELEASE (4.17) and reproduces it, with every variation or with those
-named, both from the store's sources and image, with nothing compiled before, by bubblewrap (what docker's
-containers use, no process on this side can count). Prints the CPU seconds of each with all that it leaves
-running, the seconds, and the ratios: CPU seconds are what a busy machine leaves comparable.
+Run from the project's folder. It builds RELEASE (4.17), leaving out what WITHOUT names, and reproduces it,
+with every variation or with those named. Both begin with the store's sources and image, and with nothing
+compiled before; both are done by bubblewrap, as nobody here can count what docker's containers use. Prints
+the CPU seconds of each, with all that it leaves running, the seconds, and the ratios: CPU seconds are what a
+busy machine leaves comparable.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def borrowed(store: Path, folder: Path) -> Path:
     return target
 
 
-def main(release: str, vary: str) -> None:
+def main(release: str, vary: str, without: str) -> None:
     """Measure both, and print."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     named = os.environ.get("INVOKE_PIPELINE_STORE")
@@ -77,7 +78,7 @@ def main(release: str, vary: str) -> None:
             "INVOKE_PIPELINE_STORE": str(borrowed(store, Path(name))),
             "INVOKE_PIPELINE_ARTIFACTS": str(Path(name) / "artifacts"),
         }
-        build = measure("build", release, env=env)
+        build = measure("build", release, "--without", without, env=env)
         again = measure("reproduce", release, *(["--vary", vary] if vary else []), env=env)
     print(  # noqa: T201
         f"{release}: build {build.cpu:.0f} s of CPU ({build.time:.0f} s), reproduce {again.cpu:.0f} s of CPU"
@@ -86,4 +87,4 @@ def main(release: str, vary: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:3] + ["4.17", ""][len(sys.argv) - 1 :]))
+    main(*(sys.argv[1:4] + ["4.17", "", ""][len(sys.argv) - 1 :]))

@@ -112,14 +112,9 @@ def require(
     problems: list[str] = []
     for kind in kinds:
         try:
-            evidence = read(folder, kind)
+            found.append(find(folder, packages, kind))
         except UnprovenError as e:
             problems.append(e.message)
-            continue
-        if (problem := _problem(evidence, kind, packages)) is not None:
-            problems.append(problem)
-        elif evidence is not None:
-            found.append(evidence)
     if problems:
         raise UnprovenError(
             f"{', '.join(packages)}: not proven. {' '.join(problems)}",
@@ -128,12 +123,14 @@ def require(
     return tuple(found)
 
 
-def _problem(evidence: Evidence | None, kind: Kind, packages: Mapping[str, str]) -> str | None:
+def find(folder: Path, packages: Mapping[str, Sha256], kind: Kind) -> Evidence:
+    """Return the evidence of one kind of these package bytes, see require; raises UnprovenError."""
+    evidence = read(folder, kind)
     if evidence is None:
-        return f"There is no evidence of {kind}."
+        raise UnprovenError(f"There is no evidence of {kind}.")
     if not evidence.covers(packages):
         other = [name for name, sha256 in packages.items() if evidence.packages.get(name) != sha256]
-        return f"The evidence of {kind} is about other bytes of {', '.join(other)}."
+        raise UnprovenError(f"The evidence of {kind} is about other bytes of {', '.join(other)}.")
     if not evidence.passed:
-        return f"{kind.capitalize()} failed: {evidence.summary}."
-    return None
+        raise UnprovenError(f"{kind.capitalize()} failed: {evidence.summary}.")
+    return evidence

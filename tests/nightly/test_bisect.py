@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.errors import FailureError, HostError, UsageError
 from pipeline.nightly import narrow
-from pipeline.nightly.bisect import Bisection, Found
+from pipeline.nightly.bisect import Bisection
+from pipeline.nightly.course import Found
 from pipeline.nightly.night import Outcome
 from pipeline.nightly.trial import Question, Verdict
 from pipeline.release import Feature

@@ -1,0 +1,174 @@
+"""XTF's tests as cases: each is created by xl as a guest of dom0, and its console tells the result."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.smoke.case import Case, Host, Tier, end
+from pipeline.smoke.cpio import File, Tree
+from pipeline.smoke.errors import BrokenCaseError, CheckFailedError, NotApplicableError
+from pipeline.smoke.xtf.catalog import Catalog, Instance
+from pipeline.smoke.xtf.expectations import Expectation, Expectations
+from pipeline.smoke.xtf.outcome import Outcome, capabilities, interpret, result_line
+
+FOLDER = "usr/lib/smoke/xtf"
+"""Where the tests are in dom0."""
+GUEST_LIMIT = 120
+"""Seconds that a test may run; the longest takes a tenth of that under emulation."""
+MAX_CONSOLE = 200_000
+_DRAIN = 10
+"""Tenths of a second in which xenconsoled writes what a guest last said."""
+
+
+class UnexpectedPassError(CheckFailedError):
+    """A test succeeded of which the list says that it cannot."""
+
+
+class XtfFailureError(CheckFailedError):
+    """A test says that something is wrong with Xen."""
+
+
+class XtfCrashError(CheckFailedError):
+    """A test ended, or did not end, without having said how it went."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a test ended. ``said`` is the line that tells it, ``console`` all that the guest printed."""
+
+    outcome: Outcome
+    said: str
+    console: str = ""
+    xl: str = ""
+
+
+@dataclass
+class Framework:
+    """Tests to make, and what is expected of them; ``outcomes`` is filled in by the cases."""
+
+    catalog: Catalog
+    chosen: Sequence[Instance]
+    expected: Expectations
+    outcomes: dict[Instance, Outcome] = field(default_factory=dict)
+    _capabilities: frozenset[str] | None = None
+
+    def cases(self) -> tuple[Case, ...]:
+        """Return a case a test, named as xtf-runner names it."""
+        return tuple(self._case(instance) for instance in self.chosen)
+
+    def _case(self, instance: Instance) -> Case:
+        async def made(host: Host) -> str:
+            ended = await self._run(host, instance)
+            self.outcomes[instance] = ended.outcome
+            host.keep("console.log", ended.console)
+            if ended.xl:
+                host.keep("xl.log", ended.xl)
+            return judge(ended, self.expected.of(instance))
+
+        where = " ".join(part for part in (instance.environment, instance.variation) if part)
+        return Case(str(instance), f"XTF {instance.name}, {where}", made, Tier.XTF)
+
+    async def _run(self, host: Host, instance: Instance) -> Ended:
+        if self._capabilities is None:
+            self._capabilities = capabilities(await host.succeed("xl info", host.limits.xl))
+        if lacking := instance.needs - self._capabilities:
+            return Ended(Outcome.SKIP, f"Xen does not offer {', '.join(sorted(lacking))}")
+        try:
+            test_files(self.catalog, instance)
+        except (OSError, ValueError, RuntimeError) as e:
+            raise BrokenCaseError(f"The test is not built: {e}.") from e
+        return await run(host, instance)
+
+    def files(self) -> Tree:
+        """Return what dom0 needs to run the tests. One that is not whole is left out."""
+        tree: Tree = {}
+        for instance in self.chosen:
+            try:
+                tree |= test_files(self.catalog, instance)
+            except (OSError, ValueError, RuntimeError):
+                continue
+        return tree
+
+    @property
+    def unlisted_skips(self) -> list[Instance]:
+        """The tests that skipped themselves although the list does not say that they may."""
+        skipped = (i for i, outcome in self.outcomes.items() if outcome is Outcome.SKIP)
+        return sorted(i for i in skipped if self.expected.of(i) is None)
+
+
+def test_files(catalog: Catalog, instance: Instance) -> Tree:
+    """Return a test's files by their place in dom0. Raises OSError and ValueError.
+
+    The configuration names files by where XTF was built or is to be installed; that is changed to where
+    they are in dom0.
+    """
+    place = f"{FOLDER}/{instance.name}"
+    name = re.escape(instance.name.encode())
+    text = re.sub(
+        rb"""(["'])/[^"'\n]*/tests/%s/""" % name,
+        lambda match: match[1] + f"/{place}/".encode(),
+        catalog.file(instance.name, instance.config),
+    )
+    tree: Tree = {f"{place}/{instance.config}": File(text)}
+    others = re.findall(rb"""["']/%s/([A-Za-z0-9._+~-]+)["']""" % re.escape(place.encode()), text)
+    for file in {instance.kernel, *(other.decode() for other in others)}:
+        tree[f"{place}/{file}"] = File(catalog.file(instance.name, file))
+    return tree
+
+
+async def run(host: Host, instance: Instance) -> Ended:
+    """Create a test's guest in dom0, wait for its end, and read its console."""
+    name = shlex.quote(str(instance))
+    console = shlex.quote(f"/var/log/xen/console/guest-{instance}.log")
+    reply = await host.run(
+        f"rm -f {console}\n"
+        f"timeout {GUEST_LIMIT} xl create -F /{FOLDER}/{instance.name}/{shlex.quote(instance.config)}\n"
+        "status=$?\n"
+        f"[ $status = 0 ] || xl destroy {name} 2>/dev/null\n"
+        f"tries=0; until grep -qs 'Test result:' {console} || [ $tries = {_DRAIN} ]; do\n"
+        "    sleep 0.1; tries=$((tries + 1))\ndone\n"
+        "exit $status",
+        GUEST_LIMIT + host.limits.xl,
+        waits=True,
+    )
+    text = (await host.run(f"head -c {MAX_CONSOLE} {console} 2>/dev/null")).output
+    outcome, said = interpret(text), result_line(text)
+    if said is None:
+        lines = [line.strip() for line in text.splitlines() if line.strip(" *-")]
+        said = f"the last line is: {lines[-1][:200]}" if lines else "it printed nothing"
+        # Of busybox, of coreutils.
+        if reply.status in (124, 143):
+            said = f"it did not end within {GUEST_LIMIT} s; {said}"
+        elif reply.status != 0:
+            said = f"xl create ended with exit status {reply.status}; {said}"
+    return Ended(outcome, said, text, reply.output)
+
+
+def judge(ended: Ended, expected: Expectation | None) -> str:
+    """Return the evidence of a test that succeeded.
+
+    Raises NotApplicableError for one that ended as the list says, or skipped itself, and else the error of
+    how it ended.
+    """
+    outcome, said = ended.outcome, ended.said
+    if expected is not None and outcome is expected.outcome:
+        raise NotApplicableError(f"{outcome}, as expected ({said}): {expected.reason}")
+    if outcome is Outcome.SUCCESS:
+        if expected is not None:
+            raise UnexpectedPassError(
+                f"It succeeds, and the list expects {expected.outcome}: {expected.reason}",
+                hint="Where that holds from now on, take it from the list of expected outcomes.",
+            )
+        return said
+    instead = f" The list expects {expected.outcome}: {expected.reason}" if expected is not None else ""
+    hint = "\n".join(part for part in (end(ended.console), end(ended.xl)) if part)
+    if outcome is Outcome.SKIP:
+        raise NotApplicableError(f"skip, which is on no list ({said}).{instead}")
+    if outcome is Outcome.ERROR:
+        raise BrokenCaseError(f"The test has an error of its own: {said}.{instead}", hint=hint)
+    if outcome is Outcome.FAILURE:
+        raise XtfFailureError(f"The test failed: {said}.{instead}", hint=hint)
+    raise XtfCrashError(f"The test came to no result: {said}.{instead}", hint=hint)

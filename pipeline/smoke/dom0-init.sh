@@ -20,11 +20,17 @@ ln -sfn fd/2 /dev/stderr
 mkdir -p /run/xen /run/xenstored /run/smoke /run/lock
 [ -e /var/lock ] || ln -s ../run/lock /var/lock
 hostname smoke
+# Not /dev/console: no session can have that as its terminal.
+console=/dev/$(tr ' ' '\n' </sys/class/tty/console/active | tail -n 1)
 say "first process"
 
 while read -r module; do
     insmod "/usr/lib/smoke/modules/$module.ko" || say "module $module: not loaded"
 done </usr/lib/smoke/modules.order
+
+# A shell for who sits at the console, once they press Enter; the agent has no part in it.
+# shellcheck disable=SC2094 # It is a terminal, and no file that would be cut short.
+(while read -r _; do setsid -c sh -i <"$console" >"$console" 2>&1; done <"$console") &
 
 # The agent comes before the services, so that a service that hangs can be looked at.
 /usr/lib/smoke/agent 0 &

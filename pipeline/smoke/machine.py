@@ -77,6 +77,8 @@ class Machine:
         self.folder = folder
         self.watcher = SerialWatcher(log)
         self.command: list[str] = []
+        self.taps: list[Callable[[bytes], object]] = []
+        """Called with the bytes of the serial line as they come."""
         self._saved = saved
         self._start = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,6 +93,19 @@ class Machine:
     def pid(self) -> int:
         """QEMU's process."""
         return self._qemu.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether nothing has ended the machine yet."""
+        return not self._fatal.done()
+
+    async def ended(self) -> None:
+        """Wait until the machine has ended, however."""
+        await asyncio.wait({self._fatal})
+
+    def send(self, data: bytes) -> None:
+        """Send bytes over the serial line, as if typed at the console."""
+        self._qemu.serial[1].write(data)
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -135,6 +150,8 @@ class Machine:
         with contextlib.suppress(ConnectionError):
             while data := await self._qemu.serial[0].read(1 << 16):
                 self.watcher.feed(data, self.seconds)
+                for tap in tuple(self.taps):
+                    tap(data)
                 self.progress.heard()
                 await self._look()
         self.watcher.finish(self.seconds)

@@ -6,10 +6,11 @@ Whatever a machine does ends in the verdict of a case.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import msgspec
 from pipeline import log
 from pipeline.errors import ExitStatus, PipelineError
 from pipeline.scratch import scratch
+from pipeline.smoke.attach import Terminal
 from pipeline.smoke.case import Case, Facts, Host, Limits
 from pipeline.smoke.errors import (
     BrokenCaseError,
@@ -63,12 +65,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Runner:
-    """Makes cases; ``work`` gets a folder a machine, and ``cores`` machines run at once."""
+    """Makes cases; ``work`` gets a folder a machine, and ``cores`` machines run at once.
+
+    ``terminal`` is attached to the machine of its case.
+    """
 
     facts: Facts
     limits: Limits
     work: Path
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    terminal: Terminal | None = None
 
     async def in_order(
         self,
@@ -87,7 +93,10 @@ class Runner:
         with scratch(self.work, "machine") as folder:
             machine = Machine(hardware, self.facts.accelerator, folder, run.serial, saved)
             try:
-                async with asyncio.timeout(self.limits.total), machine:
+                attached = self._attached(machine, cases)
+                # Who sits at a terminal may think.
+                limit = None if self.terminal else self.limits.total
+                async with asyncio.timeout(limit), machine, attached:
                     run.command = tuple(machine.command)
                     await self._sequence(machine, todo, run, after)
             except TimeoutError:
@@ -104,6 +113,14 @@ class Runner:
         done = {case.name for case in run.cases}
         run.cases += [_without(c, Verdict.SKIPPED, cause) for c in cases if c.name not in done]
         return run
+
+    @contextlib.asynccontextmanager
+    async def _attached(self, machine: Machine, cases: Sequence[Case]) -> AsyncIterator[None]:
+        if self.terminal is None or self.terminal.case not in {case.name for case in cases}:
+            yield
+            return
+        async with self.terminal.attached(machine):
+            yield
 
     async def _sequence(
         self,

@@ -112,7 +112,7 @@ def test_terminal_is_restored_after_an_error(terminal: tuple[int, Terminal]) -> 
             assert termios.tcgetattr(own.input) != before
             raise ValueError
 
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         asyncio.run(session())
     assert termios.tcgetattr(own.input) == before
 

@@ -283,27 +283,50 @@ def _of_a_build(context: Context, word: str) -> list[Path]:
 
 @task(
     positional=[],
-    iterable=["target"],
+    iterable=["target", "case", "known"],
     help={
         **_TARGET_HELP,
         "over": "A build that brings what a hypervisor alone lacks (built --without tools,docs).",
+        "suite": "fast, which is evidence, or xtf, which is not.",
+        "case": "A case to make alone, which is no evidence; of xtf also what xtf-runner takes. Repeatable.",
+        "attach": "Attach this terminal to the console of the machine of the one case.",
+        "xtf": "The folder of a built Xen Test Framework.",
+        "known": "A file with more tests of XTF that are known not to succeed. Repeatable.",
     },
 )
 def smoke(
     context: Context,
     target: list[str],
+    case: list[str],
+    known: list[str],
     expect: str = "",
     without: str = "",
     image: str = "",
     over: str = "",
+    suite: str = "fast",
+    xtf: str = "",
+    attach: bool = False,
 ) -> None:
     """Boot packages under QEMU and see whether they do what they promise.
 
     Example: ./inv smoke 4.17
     """
+    from pipeline.smoke.choice import Choice
+
+    choice = Choice(suite, tuple(case), xtf, tuple(known), attach)
+    chosen = choice.open()
+    terminal = choice.terminal(chosen)
     steps, packages, results = _packages(context, target, expect, without, image)
     below = _of_a_build(context, over) if over else []
-    _print(f"smoke: {steps.smoke(packages, results, below).summary}")
+    command = ["./inv", "smoke", *target]
+    for option, value in (("expect", expect), ("without", without), ("image", image), ("over", over)):
+        command += [f"--{option}", value] if value else []
+    if choice.is_evidence:
+        _print(f"smoke: {steps.smoke(packages, results, below, command).summary}")
+        return
+    command += choice.words
+    output = results / choice.folder
+    _print(f"smoke: {steps.smoke_some([*below, *packages], output, command, chosen, terminal)}")
 
 
 @task(

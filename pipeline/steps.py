@@ -36,6 +36,8 @@ from pipeline.source import GitSource, Source
 
 if TYPE_CHECKING:
     from pipeline.reproduce.variations import Variation
+    from pipeline.smoke.attach import Terminal
+    from pipeline.smoke.plan import Suite
 
 
 class CheckFailedError(FailureError):
@@ -219,20 +221,52 @@ class Steps:
         tools = {"image": self.packaging_image().id, "engine": self.engine.name}
         return Outcome(record.passed, record.summary, tools)
 
-    def smoke(self, packages: Sequence[Path], results: Path, over: Sequence[Path] = ()) -> Evidence:
+    def smoke(
+        self,
+        packages: Sequence[Path],
+        results: Path,
+        over: Sequence[Path] = (),
+        command: Sequence[str] = (),
+    ) -> Evidence:
         """Boot the packages; verdicts, serial log and screenshots go to ``results``/smoke.
 
-        ``over`` are packages below them, whose files theirs take the place of.
+        ``over`` are packages below them, whose files theirs take the place of. ``command`` boots them again.
         """
         below = [files.sha256(path) for path in over]
         code = Path(__file__).parent / "smoke"
         key = _key(packages, below, self.release.xen_version, self.release.image, code)
-        return self._once(
-            Kind.SMOKE, packages, results, key, lambda: self._smoke([*over, *packages], results)
-        )
+        again = command or ("./inv", "smoke", self.release.name)
+        work = lambda: self._smoke([*over, *packages], results / "smoke", again)  # noqa: E731
+        return self._once(Kind.SMOKE, packages, results, key, work)
 
-    def _smoke(self, packages: Sequence[Path], results: Path) -> Outcome:
+    def smoke_some(
+        self,
+        packages: Sequence[Path],
+        output: Path,
+        command: Sequence[str],
+        suite: Suite,
+        terminal: Terminal | None = None,
+    ) -> str:
+        """Boot the packages for some cases only, which is no evidence; returns how it ended.
+
+        ``command`` makes all of them again; ``terminal`` is attached to the machine of its case. Raises
+        CheckFailedError.
+        """
+        outcome = self._smoke(packages, output, command, suite, terminal)
+        if not outcome.passed:
+            raise CheckFailedError(f"Smoke failed: {outcome.summary}.")
+        return outcome.summary
+
+    def _smoke(
+        self,
+        packages: Sequence[Path],
+        output: Path,
+        command: Sequence[str],
+        suite: Suite | None = None,
+        terminal: Terminal | None = None,
+    ) -> Outcome:
         from pipeline.fetch import fetch
+        from pipeline.smoke.page import PAGE
         from pipeline.smoke.results import Verdict
         from pipeline.smoke.suite import smoke
 
@@ -249,19 +283,23 @@ class Steps:
                 image_root=image.root,
                 kernel=found[source.sha256],
                 xen_version=self.release.xen_version,
-                output=results / "smoke",
+                output=output,
                 scratch=settings.open_store.root / "smoke",
+                suite=suite,
+                rerun=lambda case: (*command, "--case", case),
+                terminal=terminal,
             )
         tools = {"image": image.id, "kernel": source.name, "qemu": result.qemu_version}
         failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
-        where = f"Results and serial log: {results / 'smoke'}"
+        where = f"Verdicts, consoles and timeline: {output / PAGE}"
+        for note in result.notes:
+            log.warn(note)
         if result.verdict is Verdict.INFRASTRUCTURE:
             raise HostError(f"The test bed failed, which says nothing of the packages: {failed}", hint=where)
-        if failed:
-            log.info(where)
-            return Outcome(False, failed, tools)
-        passed = sum(case.verdict is Verdict.PASS for case in result.cases)
-        return Outcome(True, f"{passed} cases passed under {result.accelerator.kind}", tools)
+        log.info(where)
+        if result.verdict in Verdict.bad():
+            return Outcome(False, failed or result.notes[0].rstrip("."), tools)
+        return Outcome(True, result.summary, tools)
 
     def reproduce(self, build: Build) -> Evidence:
         """Build again what a build was made from, with every variation, and compare the bytes.

@@ -65,6 +65,7 @@ class Facts:
 
     xen_version: str
     accelerator: Accelerator
+    qemu_version: str = ""
 
     @property
     def series(self) -> tuple[int, int]:

@@ -112,6 +112,16 @@ class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
     @property
+    def summary(self) -> str:
+        """How many cases passed and how many were none, in one line."""
+        passed, none = (
+            sum(c.verdict is verdict for c in self.cases)
+            for verdict in (Verdict.PASS, Verdict.NOT_APPLICABLE)
+        )
+        more = f", {none} not applicable" if none else ""
+        return f"{passed} cases passed under {self.accelerator.kind}{more}"
+
+    @property
     def failures(self) -> tuple[CaseResult, ...]:
         """The cases that did not pass and were not skipped."""
         return tuple(c for c in self.cases if c.verdict in Verdict.bad())
@@ -120,6 +130,8 @@ class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
 def overall(cases: Sequence[CaseResult]) -> Verdict:
     """Return the verdict of a run; only what was made and passed in full is a pass."""
     verdicts = {case.verdict for case in cases} - {Verdict.NOT_APPLICABLE}
+    if cases and not verdicts:
+        return Verdict.NOT_APPLICABLE
     for verdict in Verdict.bad():
         if verdict in verdicts:
             return verdict

@@ -7,6 +7,7 @@ on a machine of its own. ``smoke`` is what the command calls.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import hashlib
 import time
@@ -23,15 +24,18 @@ from pipeline.run import run
 from pipeline.scratch import scratch as scratch_folder
 from pipeline.smoke import page, results
 from pipeline.smoke.accelerator import Accelerator, choose
+from pipeline.smoke.attach import Terminal
 from pipeline.smoke.case import Case, Facts, Limits
 from pipeline.smoke.cases import BOOT, GUESTS
 from pipeline.smoke.cases.boot import READY
+from pipeline.smoke.cpio import write_newc
 from pipeline.smoke.dom0 import MODULES, MODULES_OF_SOME, BootFiles, assemble, find_xen
 from pipeline.smoke.hardware import Direct, Hardware
 from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.machine import Machine
 from pipeline.smoke.packing import Packing, advice
+from pipeline.smoke.plan import GOODS, Suite
 from pipeline.smoke.results import (
     CASES,
     DOM0_LOG,
@@ -56,25 +60,26 @@ def smoke(
     xen_version: str,
     output: Path,
     scratch: Path,
-    only: Sequence[str] = (),
+    suite: Suite | None = None,
     rerun: Callable[[str], tuple[str, ...]] = lambda _: (),
     limits: Limits | None = None,
     accelerator: Accelerator | None = None,
+    terminal: Terminal | None = None,
 ) -> SmokeResult:
-    """Boot packages and make the cases of the fast tier; write the evidence to ``output``.
+    """Boot packages and make the cases of a suite (the fast tier's); write the evidence to ``output``.
 
     ``packages`` are .pkg.tar.* files, the one with the hypervisor among them; ``image_root`` an unpacked
     root file system with the libraries that they were built with; ``kernel`` a Debian kernel package;
     ``xen_version`` what Xen must say that it is. ``scratch`` keeps the unpacked kernel and the snapshots from
-    run to run. ``only`` names cases that are made alone, and ``rerun`` returns the command that makes a case
-    alone. ``accelerator`` is chosen by probing where it is None.
+    run to run. ``rerun`` returns the command that makes a case alone. ``accelerator`` is chosen by probing
+    where it is None. ``terminal`` is attached to the machine of its case.
 
     Whatever the machine does ends in the result's verdict. Raises PackageContentError,
-    KernelImageError or ToolMissingError where no machine can be made, and UsageError for an unknown case.
+    KernelImageError or ToolMissingError where no machine can be made.
     """
     begin = time.monotonic()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    boot, guests = chosen(only)
+    suite = suite or fast()
     with log.step("Assembling the test host from the package"):
         layer = read_packages(packages)
         xen = find_xen(layer)
@@ -82,6 +87,9 @@ def smoke(
         if (line := advice(unpacked.release, unpacked.packing, xen_version)) is not None:
             log.info(line)
         files = assemble(layer, image_root, unpacked)
+        if suite.goods:
+            goods = write_newc({f"{GOODS}/{path}": entry for path, entry in suite.goods.items()})
+            files = dataclasses.replace(files, initramfs=files.initramfs + goods)
     accelerator = accelerator or choose(xen)
     log.info(f"accelerator: {accelerator.kind} ({accelerator.reason})")
     version = run(["qemu-system-x86_64", "--version"]).output.splitlines()[0]
@@ -89,43 +97,45 @@ def smoke(
     # In a folder of its own: what is left there of killed runs is swept away.
     with scratch_folder(scratch / "machines", "smoke") as work:
         hardware = Hardware(Direct.write(files, work / "boot"))
-        runner = Runner(Facts(xen_version, accelerator), limits or Limits(), work)
-        fast = FastTier(runner, hardware, Snapshots(scratch / "snapshots"), version)
+        runner = Runner(Facts(xen_version, accelerator, version), limits or Limits(), work, terminal=terminal)
+        tier = FastTier(runner, hardware, Snapshots(scratch / "snapshots"), version)
         prepared = time.monotonic() - begin
-        asyncio.run(fast.make(boot, guests))
-    cases, logs = fast.collect(rerun)
+        asyncio.run(tier.make(suite))
+    cases, logs = tier.collect(rerun)
+    remarks = suite.remarks()
     result = SmokeResult(
-        verdict=results.overall(cases),
+        verdict=Verdict.FAIL if any(remark.red for remark in remarks) else results.overall(cases),
         xen_version=xen_version,
-        xen_found=fast.boots[-1].found if fast.boots else None,
+        xen_found=tier.boots[-1].found if tier.boots else None,
         cases=cases,
         accelerator=accelerator,
         qemu_version=version,
-        qemu_command=fast.command,
-        events=fast.boots[-1].events if fast.boots else (),
+        qemu_command=tier.command,
+        events=tier.boots[-1].events if tier.boots else (),
         inputs=inputs,
-        attempts=len(fast.boots),
-        snapshot=fast.key if fast.apart else None,
+        attempts=len(tier.boots),
+        snapshot=tier.key if tier.apart else None,
         started=started,
         timings={
             "prepare": round(prepared, 3),
-            "machine": round(sum(boot.seconds for boot in fast.boots[-1:]), 3),
-            **{name: round(seconds, 3) for name, seconds in fast.timings.items()},
+            "machine": round(sum(boot.seconds for boot in tier.boots[-1:]), 3),
+            **{name: round(seconds, 3) for name, seconds in tier.timings.items()},
             "total": round(time.monotonic() - begin, 3),
         },
+        notes=tuple(remark.text for remark in remarks),
     )
     results.write(result, output, logs)
     page.write(result, output)
     return result
 
 
-def chosen(only: Sequence[str]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Return the cases of the boot test and those of guests that names stand for; no name is all.
+def fast(only: Sequence[str] = ()) -> Suite:
+    """Return the fast tier, or the cases of it that are named, with what those cannot do without.
 
-    Those that the named ones cannot do without are among them. Raises UsageError.
+    Raises UsageError for a name that no case has.
     """
     if not only:
-        return BOOT, GUESTS
+        return Suite(BOOT, GUESTS)
     known = {case.name for case in (*BOOT, *GUESTS)}
     for name in only:
         if name not in known:
@@ -133,7 +143,7 @@ def chosen(only: Sequence[str]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     boot = tuple(case for case in BOOT if case.name in only)
     if boot:
         boot = tuple(case for case in BOOT if case.vital or case.name in only)
-    return boot, tuple(case for case in GUESTS if case.name in only)
+    return Suite(boot, tuple(case for case in GUESTS if case.name in only))
 
 
 @dataclass
@@ -147,6 +157,7 @@ class FastTier:
     boots: list[Run] = field(default_factory=list)
     apart: list[Run] = field(default_factory=list)
     skipped: list[CaseResult] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
     timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,17 +168,18 @@ class FastTier:
         """QEMU's command line."""
         return next((run.command for run in (*self.boots, *self.apart) if run.command), ())
 
-    async def make(self, boot: Sequence[Case], guests: Sequence[Case]) -> None:
+    async def make(self, suite: Suite) -> None:
         """Make the boot test, and the cases of guests from the host that it brings up.
 
         Without a boot test, the host is one that was saved before, or is booted for it.
         """
-        if not boot and await self._from_saved(guests):
+        self.asked = {case.name for case in suite.boot}
+        if not suite.boot and await self._from_saved(suite):
             return
-        await self._boot(boot or tuple(case for case in BOOT if case.vital), save=bool(guests))
-        if guests and not await self._from_saved(guests):
+        await self._boot(suite.boot or tuple(case for case in BOOT if case.vital), save=bool(suite.guests))
+        if suite.guests and not await self._from_saved(suite):
             reason = "Not made, because the boot failed."
-            self.skipped = [_skipped(case, reason) for case in guests]
+            self.skipped = [_skipped(case, reason) for case in suite.guests]
 
     async def _boot(self, cases: Sequence[Case], *, save: bool) -> None:
         """Make the boot test; once more, where the test bed failed."""
@@ -185,7 +197,7 @@ class FastTier:
         await machine.resume()
         self.timings["save"] = time.monotonic() - begin
 
-    async def _from_saved(self, guests: Sequence[Case]) -> bool:
+    async def _from_saved(self, suite: Suite) -> bool:
         """Make cases from the snapshot; whether there is one."""
         with self.snapshots.use(self.key) as snapshot:
             if snapshot is None:
@@ -193,7 +205,11 @@ class FastTier:
             begin = time.monotonic()
             with log.step(f"Guests, {self.runner.cores} at once, from the saved host"):
                 first = tuple(case for case in BOOT if case.vital)
-                self.apart = await self.runner.apart(self.hardware, guests, snapshot.folder, first)
+                saved = self.hardware, suite.guests, snapshot.folder
+                if suite.together > 1:
+                    self.apart = await self.runner.together(*saved, suite.together, first)
+                else:
+                    self.apart = await self.runner.apart(*saved, first)
             self.timings["guests"] = time.monotonic() - begin
         return True
 
@@ -210,6 +226,9 @@ class FastTier:
         made = [(boot, (SERIAL,)) for boot in self.boots[-1:]] + [(guest, ()) for guest in self.apart]
         for each, usual in made:
             for case in each.cases:
+                # Made for the sake of others: of no interest unless it failed.
+                if usual and case.name not in self.asked and case.verdict is Verdict.PASS:
+                    continue
                 own = _logs_of(each, case, apart=not usual)
                 logs |= own
                 cases.append(msgspec.structs.replace(case, logs=(*usual, *own), rerun=rerun(case.name)))

@@ -7,15 +7,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.smoke.case import Case, Host, Tier, end
+from pipeline.smoke.case import Case, Facts, Host, Tier, end
 from pipeline.smoke.cpio import File, Tree
 from pipeline.smoke.errors import BrokenCaseError, CheckFailedError, NotApplicableError
+from pipeline.smoke.plan import GOODS
 from pipeline.smoke.xtf.catalog import Catalog, Instance
-from pipeline.smoke.xtf.expectations import Expectation, Expectations
+from pipeline.smoke.xtf.expectations import Circumstances, Expectation, Expectations, version_numbers
 from pipeline.smoke.xtf.outcome import Outcome, capabilities, interpret, result_line
 
-FOLDER = "usr/lib/smoke/xtf"
-"""Where the tests are in dom0."""
+FOLDER = "xtf"
+"""Where the tests are in dom0's goods."""
+_PLACE = f"{GOODS}/{FOLDER}"
 GUEST_LIMIT = 120
 """Seconds that a test may run; the longest takes a tenth of that under emulation."""
 MAX_CONSOLE = 200_000
@@ -47,12 +49,15 @@ class Ended:
 
 @dataclass
 class Framework:
-    """Tests to make, and what is expected of them; ``outcomes`` is filled in by the cases."""
+    """Tests to make, and what is expected of them.
+
+    ``unlisted`` gets those that skipped themselves although the list does not say that they may.
+    """
 
     catalog: Catalog
     chosen: Sequence[Instance]
     expected: Expectations
-    outcomes: dict[Instance, Outcome] = field(default_factory=dict)
+    unlisted: set[Instance] = field(default_factory=set)
     _capabilities: frozenset[str] | None = None
 
     def cases(self) -> tuple[Case, ...]:
@@ -61,77 +66,81 @@ class Framework:
 
     def _case(self, instance: Instance) -> Case:
         async def made(host: Host) -> str:
-            ended = await self._run(host, instance)
-            self.outcomes[instance] = ended.outcome
+            expected = self.expected.under(circumstances(host.facts)).of(instance)
+            limit = (expected.seconds if expected is not None else None) or GUEST_LIMIT
+            ended = await self._run(host, instance, limit)
             host.keep("console.log", ended.console)
             if ended.xl:
                 host.keep("xl.log", ended.xl)
-            return judge(ended, self.expected.of(instance))
+            if ended.outcome is Outcome.SKIP and (expected is None or expected.outcome is not Outcome.SKIP):
+                self.unlisted.add(instance)
+            return judge(ended, expected)
 
         where = " ".join(part for part in (instance.environment, instance.variation) if part)
         return Case(str(instance), f"XTF {instance.name}, {where}", made, Tier.XTF)
 
-    async def _run(self, host: Host, instance: Instance) -> Ended:
+    async def _run(self, host: Host, instance: Instance, limit: int) -> Ended:
         if self._capabilities is None:
             self._capabilities = capabilities(await host.succeed("xl info", host.limits.xl))
         if lacking := instance.needs - self._capabilities:
             return Ended(Outcome.SKIP, f"Xen does not offer {', '.join(sorted(lacking))}")
         try:
-            test_files(self.catalog, instance)
+            files_of(self.catalog, instance)
         except (OSError, ValueError, RuntimeError) as e:
             raise BrokenCaseError(f"The test is not built: {e}.") from e
-        return await run(host, instance)
+        return await run(host, instance, limit)
 
     def files(self) -> Tree:
         """Return what dom0 needs to run the tests. One that is not whole is left out."""
         tree: Tree = {}
         for instance in self.chosen:
             try:
-                tree |= test_files(self.catalog, instance)
+                tree |= files_of(self.catalog, instance)
             except (OSError, ValueError, RuntimeError):
                 continue
         return tree
 
-    @property
-    def unlisted_skips(self) -> list[Instance]:
-        """The tests that skipped themselves although the list does not say that they may."""
-        skipped = (i for i, outcome in self.outcomes.items() if outcome is Outcome.SKIP)
-        return sorted(i for i in skipped if self.expected.of(i) is None)
+
+def circumstances(facts: Facts) -> Circumstances:
+    """What of a host expectations depend on."""
+    return Circumstances(
+        version_numbers(facts.xen_version), version_numbers(facts.qemu_version), facts.accelerator.kind
+    )
 
 
-def test_files(catalog: Catalog, instance: Instance) -> Tree:
+def files_of(catalog: Catalog, instance: Instance) -> Tree:
     """Return a test's files by their place in dom0. Raises OSError and ValueError.
 
     The configuration names files by where XTF was built or is to be installed; that is changed to where
     they are in dom0.
     """
-    place = f"{FOLDER}/{instance.name}"
+    place = f"{_PLACE}/{instance.name}"
     name = re.escape(instance.name.encode())
     text = re.sub(
         rb"""(["'])/[^"'\n]*/tests/%s/""" % name,
         lambda match: match[1] + f"/{place}/".encode(),
         catalog.file(instance.name, instance.config),
     )
-    tree: Tree = {f"{place}/{instance.config}": File(text)}
+    tree: Tree = {f"{FOLDER}/{instance.name}/{instance.config}": File(text)}
     others = re.findall(rb"""["']/%s/([A-Za-z0-9._+~-]+)["']""" % re.escape(place.encode()), text)
     for file in {instance.kernel, *(other.decode() for other in others)}:
-        tree[f"{place}/{file}"] = File(catalog.file(instance.name, file))
+        tree[f"{FOLDER}/{instance.name}/{file}"] = File(catalog.file(instance.name, file))
     return tree
 
 
-async def run(host: Host, instance: Instance) -> Ended:
-    """Create a test's guest in dom0, wait for its end, and read its console."""
+async def run(host: Host, instance: Instance, limit: int) -> Ended:
+    """Create a test's guest in dom0, wait up to ``limit`` seconds for its end, and read its console."""
     name = shlex.quote(str(instance))
     console = shlex.quote(f"/var/log/xen/console/guest-{instance}.log")
     reply = await host.run(
         f"rm -f {console}\n"
-        f"timeout {GUEST_LIMIT} xl create -F /{FOLDER}/{instance.name}/{shlex.quote(instance.config)}\n"
+        f"timeout {limit} xl create -F /{_PLACE}/{instance.name}/{shlex.quote(instance.config)}\n"
         "status=$?\n"
         f"[ $status = 0 ] || xl destroy {name} 2>/dev/null\n"
         f"tries=0; until grep -qs 'Test result:' {console} || [ $tries = {_DRAIN} ]; do\n"
         "    sleep 0.1; tries=$((tries + 1))\ndone\n"
         "exit $status",
-        GUEST_LIMIT + host.limits.xl,
+        limit + host.limits.xl,
         waits=True,
     )
     text = (await host.run(f"head -c {MAX_CONSOLE} {console} 2>/dev/null")).output
@@ -141,7 +150,7 @@ async def run(host: Host, instance: Instance) -> Ended:
         said = f"the last line is: {lines[-1][:200]}" if lines else "it printed nothing"
         # Of busybox, of coreutils.
         if reply.status in (124, 143):
-            said = f"it did not end within {GUEST_LIMIT} s; {said}"
+            said = f"it did not end within {limit} s; {said}"
         elif reply.status != 0:
             said = f"xl create ended with exit status {reply.status}; {said}"
     return Ended(outcome, said, text, reply.output)

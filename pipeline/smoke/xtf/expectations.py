@@ -34,12 +34,15 @@ class Circumstances:
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """That tests end otherwise than with success, under some circumstances, for a reason.
 
-    ``tests`` are full names (test-pv64-xsa-167), with ``*`` for any characters; ``since`` and ``before`` are
-    series of Xen, ``qemu_before`` one of QEMU; what is not given does not matter.
+    ``tests`` are full names (test-pv64-xsa-167), with ``*`` for any characters, without those in ``but``.
+    ``since`` and ``before`` are series of Xen, ``qemu_before`` one of QEMU; what is not given is any.
+    ``seconds`` is how long they are waited for, where they are known never to end.
     """
 
     tests: Annotated[tuple[Pattern, ...], msgspec.Meta(min_length=1)]
+    but: tuple[Pattern, ...] = ()
     outcome: Outcome
+    seconds: Annotated[int, msgspec.Meta(ge=5, le=600)] | None = None
     reason: Annotated[str, msgspec.Meta(min_length=10, max_length=1000)]
     accelerator: Kind | None = None
     since: Series | None = None
@@ -62,7 +65,11 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     def names(self, test: str) -> bool:
         """Whether it is about the test of that name."""
-        return any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
+        named, left_out = (
+            any(fnmatch.fnmatchcase(test, pattern) for pattern in patterns)
+            for patterns in (self.tests, self.but)
+        )
+        return named and not left_out
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -65,6 +65,13 @@ def test_an_entry_is_about_the_tests_that_it_names(tmp_path: Path) -> None:
     assert expected.of(Instance("xsa-7", "pv32pae")) is None
 
 
+def test_an_entry_leaves_out_what_it_says(tmp_path: Path) -> None:
+    """If this fails, a whole environment cannot be listed without those of its tests that succeed."""
+    expected = listed(tmp_path, ENTRY + 'but = ["test-pv64-*~shadow"]')
+    assert expected.of(Instance("invlpg", "pv64", "hap"))
+    assert expected.of(Instance("invlpg", "pv64", "shadow")) is None
+
+
 def test_entries_about_no_test_are_found(tmp_path: Path) -> None:
     """If this fails, entries stay for ever after their test is gone."""
     assert listed(tmp_path, ENTRY).stale([Instance("xsa-1", "pv64")]) == ["test-hvm32-xsa-7"]

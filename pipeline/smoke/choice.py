@@ -1,0 +1,65 @@
+"""Which cases a command asks for: a whole suite, or some of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.smoke.attach import Terminal
+from pipeline.smoke.plan import Suite
+from pipeline.smoke.suite import fast
+from pipeline.smoke.xtf.suite import xtf
+
+FAST, XTF = "fast", "xtf"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The words of a command: a suite, cases of it, and what belongs to XTF: its folder, lists for it."""
+
+    suite: str
+    cases: tuple[str, ...] = ()
+    xtf: str = ""
+    lists: tuple[str, ...] = ()
+    attach: bool = False
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether it is all that packages are judged by."""
+        return self.suite == FAST and not self.cases
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder for its results."""
+        return "smoke-xtf" if self.suite == XTF else "smoke-some"
+
+    @property
+    def words(self) -> list[str]:
+        """The options of a command that makes other cases of the same suite."""
+        words = ["--suite", self.suite, "--xtf", self.xtf] if self.suite == XTF else []
+        return words + [word for path in self.lists for word in ("--known", path)]
+
+    def open(self) -> Suite:
+        """Return the cases. Raises UsageError for what there is not, or does not fit together."""
+        if self.suite not in (FAST, XTF):
+            raise UsageError(f"There is no suite {self.suite!r}.", hint=f"Suites: {FAST}, {XTF}.")
+        if self.suite == FAST:
+            if self.xtf or self.lists:
+                raise UsageError("--xtf and --known belong to --suite xtf.")
+            return fast(self.cases)
+        if not self.xtf:
+            raise UsageError("--suite xtf needs --xtf DIR, the folder of a built Xen Test Framework.")
+        lists = [Path(path).expanduser() for path in self.lists]
+        return xtf(Path(self.xtf).expanduser(), self.cases, lists)
+
+    def terminal(self, suite: Suite) -> Terminal | None:
+        """Return this program's terminal, where it is to be attached. Raises UsageError."""
+        if not self.attach:
+            return None
+        if len(self.cases) == 1:
+            # Words of XTF may stand for one test, too; and a case of the boot test brings others along.
+            names = {case.name for case in (*suite.boot, *suite.guests)}
+            if self.cases[0] in names or len(names) == 1:
+                return Terminal.own(self.cases[0] if self.cases[0] in names else names.pop())
+        raise UsageError("--attach needs one --case, whose machine it attaches to.")

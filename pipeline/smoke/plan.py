@@ -1,0 +1,35 @@
+"""What a run is to make, and what is to be said of it as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.smoke.case import Case
+from pipeline.smoke.cpio import Tree
+
+GOODS = "goods"
+"""Where the host has what a suite brings along."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence on a run as a whole; ``red`` says that with it, no run passes."""
+
+    text: str
+    red: bool = False
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Cases to make: ``boot`` in order after a cold boot, ``guests`` from the host saved then.
+
+    ``goods`` are files that the host has in /goods for them. ``together`` is how many of the guests' cases one
+    machine makes, one after the other. ``remarks`` says after that what they tell as a whole.
+    """
+
+    boot: tuple[Case, ...]
+    guests: tuple[Case, ...]
+    goods: Tree = field(default_factory=dict)
+    together: int = 1
+    remarks: Callable[[], tuple[Remark, ...]] = tuple

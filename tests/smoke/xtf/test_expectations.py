@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import PipelineError, UsageError
 from pipeline.smoke.accelerator import Kind
-from pipeline.smoke.errors import BrokenCaseError, CheckFailedError, NotApplicableError
+from pipeline.smoke.errors import BrokenCaseError, NotApplicableError
 from pipeline.smoke.xtf.cases import Ended, UnexpectedPassError, XtfCrashError, XtfFailureError, judge
 from pipeline.smoke.xtf.catalog import ENVIRONMENTS, Instance
 from pipeline.smoke.xtf.expectations import (
@@ -114,7 +114,7 @@ def entry(outcome: Outcome) -> Expectation:
 def test_outcomes_are_judged() -> None:
     """If this fails, a failure passes, a success fails, or a reason is not told."""
     assert judge(Ended(Outcome.SUCCESS, "Test result: SUCCESS"), None) == "Test result: SUCCESS"
-    wrong: dict[Outcome, type[CheckFailedError]] = {
+    wrong: dict[Outcome, type[PipelineError]] = {
         Outcome.SKIP: NotApplicableError,
         Outcome.ERROR: BrokenCaseError,
         Outcome.FAILURE: XtfFailureError,

@@ -24,8 +24,8 @@ class Remark:
 class Suite:
     """Cases to make: ``boot`` in order after a cold boot, ``guests`` from the host saved then.
 
-    ``goods`` are files that the host has in /goods for them. ``together`` is how many of the guests' cases one
-    machine makes, one after the other. ``remarks`` says after that what they tell as a whole.
+    ``goods`` are files that the host has in /goods for them. ``together`` is how many of the guests' cases
+    one machine makes, one after the other. ``remarks`` says after that what they tell as a whole.
     """
 
     boot: tuple[Case, ...]

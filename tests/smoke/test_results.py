@@ -79,7 +79,9 @@ def test_only_all_passed_is_a_pass() -> None:
     cases = {
         (): Verdict.INFRASTRUCTURE,
         (Verdict.PASS,): Verdict.PASS,
-        (Verdict.NOT_APPLICABLE,): Verdict.INFRASTRUCTURE,
+        (Verdict.NOT_APPLICABLE,): Verdict.NOT_APPLICABLE,
+        (Verdict.ERROR, Verdict.PASS): Verdict.ERROR,
+        (Verdict.ERROR, Verdict.FAIL): Verdict.FAIL,
         (Verdict.PASS, Verdict.NOT_APPLICABLE): Verdict.PASS,
         (Verdict.PASS, Verdict.SKIPPED): Verdict.INFRASTRUCTURE,
         (Verdict.INFRASTRUCTURE, Verdict.FAIL, Verdict.SKIPPED): Verdict.FAIL,

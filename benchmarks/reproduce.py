@@ -38,7 +38,7 @@ class Cost:
 def measure(*arguments: str, env: dict[str, str]) -> Cost:
     """Run a command of the project and return what it and all its descendants took."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run([sys.executable, "-m", "pipeline.cli", str(PROJECT), *arguments], env=env, check=True)
+    subprocess.run([PROJECT / "inv", *arguments], env=env, check=True)
     seconds = time.monotonic() - start
     while any(_orphans()):
         time.sleep(0.1)

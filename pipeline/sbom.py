@@ -6,6 +6,7 @@ Format: https://cyclonedx.org/docs/1.6/json/ (ECMA-424).
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 
@@ -17,9 +18,11 @@ from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
 
 from pipeline.errors import FailureError
 from pipeline.image.assembly import Image
+from pipeline.image.lock import LockedDeb
 from pipeline.release import Release
 from pipeline.source import GitSource, Source
 
@@ -27,6 +30,8 @@ FILE = "sbom.cdx.json"
 """Its name in a build's folder."""
 
 _MAX_SIZE = 16 << 20
+# Of a source: "newlib-1.16.0", "xen_4.17.5+72-g01140da4e8.orig.tar.xz".
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+]*(?:[-_.][A-Za-z][A-Za-z0-9+]*)*(?=[-_.]v?[0-9])")
 
 
 class SbomError(FailureError):
@@ -77,39 +82,73 @@ def _hash(sha256: str) -> HashType:
 
 
 def _file(source: Source) -> Component:
-    urls = [u for u in source.urls if not u.startswith("debian:")]
-    return _component(source, source.name, source.version, [_hash(source.sha256)], urls)
+    urls = [url for url in source.urls if not url.startswith("debian:")]
+    where = {"download_url": urls[0]} if urls else {"file_name": source.name}
+    return Component(
+        name=_name(source.name),
+        version=source.version,
+        type=ComponentType.APPLICATION,
+        bom_ref=f"source:{source.name}",
+        hashes=[_hash(source.sha256)],
+        licenses=_licenses(source.license),
+        purl=PackageURL(
+            "generic",
+            name=_name(source.name),
+            version=source.version,
+            qualifiers={"checksum": f"sha256:{source.sha256}", **where},
+        ),
+        external_references=[_reference(ExternalReferenceType.DISTRIBUTION, url) for url in urls],
+        scope=ComponentScope.REQUIRED,
+    )
 
 
 def _commit(source: GitSource) -> Component:
-    return _component(source, source.name, source.version or source.commit, [], list(source.urls))
-
-
-def _component(
-    source: Source | GitSource, name: str, version: str | None, hashes: list[HashType], urls: list[str]
-) -> Component:
-    kind = ExternalReferenceType.VCS if isinstance(source, GitSource) else ExternalReferenceType.DISTRIBUTION
+    version = source.version or source.commit
     return Component(
-        name=name,
+        name=_name(source.name),
         version=version,
         type=ComponentType.APPLICATION,
-        bom_ref=f"source:{name}",
-        hashes=hashes,
-        licenses=[LicenseExpression(source.license)] if source.license else [],
-        external_references=[ExternalReference(type=kind, url=XsUri(url)) for url in urls],
+        bom_ref=f"source:{source.name}",
+        licenses=_licenses(source.license),
+        purl=PackageURL(
+            "generic",
+            name=_name(source.name),
+            version=version,
+            qualifiers={"vcs_url": f"git+{source.urls[0]}@{source.commit}"},
+        ),
+        external_references=[_reference(ExternalReferenceType.VCS, url) for url in source.urls],
         scope=ComponentScope.REQUIRED,
     )
+
+
+def _name(of_source: str) -> str:
+    """What a source is called without its version."""
+    found = _NAME.match(of_source)
+    return found[0] if found else of_source
+
+
+def _licenses(expression: str | None) -> list[LicenseExpression]:
+    return [LicenseExpression(expression)] if expression else []
+
+
+def _reference(kind: ExternalReferenceType, url: str) -> ExternalReference:
+    return ExternalReference(type=kind, url=XsUri(url))
 
 
 def _tools(image: Image) -> Iterator[Component]:
     """What was installed where the build ran, and is not part of the packages."""
     for package in image.lock.packages:
+        if isinstance(package, LockedDeb):
+            kind, vendor, arch = "deb", "debian", package.url.rpartition("_")[2].removesuffix(".deb")
+        else:
+            kind, vendor, arch = "alpm", "arch", package.file.split(".pkg.tar")[0].rpartition("-")[2]
         yield Component(
             name=package.name,
             version=package.version,
             type=ComponentType.APPLICATION,
             bom_ref=f"tool:{package.name}@{package.version}:{package.sha256[:8]}",
             hashes=[_hash(package.sha256)],
+            purl=PackageURL(kind, vendor, package.name, package.version, qualifiers={"arch": arch}),
             scope=ComponentScope.EXCLUDED,
         )
 

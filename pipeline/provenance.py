@@ -161,6 +161,16 @@ def subjects(data: bytes) -> dict[str, str]:
         raise ProvenanceError(f"The provenance is damaged: {' '.join(str(e).split())}.") from e
 
 
+def pipeline_commit(data: bytes) -> str:
+    """Read the commit of this project that made a build; empty where the statement does not say it."""
+    try:
+        predicate = json_format.MessageToDict(json_format.Parse(data, StatementPb()).predicate)
+        found = predicate["runDetails"]["builder"]["version"]["pipeline"]
+    except (ValueError, KeyError, TypeError, json_format.Error, RecursionError):
+        return ""
+    return found if isinstance(found, str) and _is_digest("gitCommit", found) else ""
+
+
 def _check_predicate(predicate: dict[str, Any]) -> None:
     """See that a predicate has SLSA's schema, and all that SLSA requires; raises ValueError.
 

@@ -331,7 +331,7 @@ class Steps:
         found = reproduce(self.like(build), build, variations, results)
         if not found.passed:
             log.info(f"Both builds' packages and the reports: {results}")
-        log.info(f"built in {log.duration(build.record.seconds)}, again in {log.duration(found.seconds)}")
+        log.info(f"built again in {log.duration(found.seconds)}")
         return Outcome(found.passed, str(found), {"image": build.record.image_id, "engine": found.engine})
 
     def seal(self, build: Build) -> Path:

@@ -162,6 +162,13 @@ def test_a_bill_of_another_shape_is_refused(bom: bytes, edit: Callable[[dict[str
         sbom.packages(edited(bom, edit))
 
 
+def test_the_commit_that_made_a_build_is_read(statement: bytes) -> None:
+    """A stranger whose checkout is newer is told which one to take."""
+    assert provenance.pipeline_commit(statement) == "c" * 40
+    assert provenance.pipeline_commit(statement.replace(b"c" * 40, b"unknown")) == ""
+    assert provenance.pipeline_commit(b"[]") == ""
+
+
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_whatever_the_file_holds_ends_in_a_sentence(data: bytes) -> None:
     """They come from other machines; a traceback would tell a user nothing."""

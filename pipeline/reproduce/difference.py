@@ -56,7 +56,23 @@ def compare(first: Path, second: Path) -> Iterator[Difference]:
         yield _whole(first, second, list(one), list(two))
         return
     for path in shown:
-        yield from _inside(first.name, path, _side(one.get(path)), _side(two.get(path)), _DEPTH)
+        sides = _side(one.get(path)), _side(two.get(path))
+        if (apart := _attributes_apart(first.name, path, *sides)) is not None:
+            yield apart
+            # What is left to explain is the content.
+            sides = sides[0], Side(sides[0].member, sides[1].content)
+        yield from _inside(first.name, path, *sides, _DEPTH)
+
+
+def _attributes_apart(name: str, path: str, one: Side, two: Side) -> Difference | None:
+    """Where a file's content differs and its mode, owner or time as well, the difference without the content.
+
+    Either would hide the other's cause.
+    """
+    if one.member is None or two.member is None or one.content == two.content:
+        return None
+    first, second = ((m.mode, m.uid, m.gid, m.mtime, m.target) for m in (one.member, two.member))
+    return Difference(name, path, Side(one.member, None), Side(two.member, None)) if first != second else None
 
 
 def _whole(first: Path, second: Path, one: list[str], two: list[str]) -> Difference:

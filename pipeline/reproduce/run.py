@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import files, log, records
+from pipeline import files, log, provenance, records
 from pipeline.build import Build, BuildRecord
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Circumstances
@@ -43,7 +43,6 @@ class Reproduction:
 
     applied: Applied
     engine: str
-    first_seconds: float
     seconds: float
     explanations: list[Explanation]
 
@@ -70,7 +69,7 @@ def reproduce(steps: Steps, build: Build, wanted: Iterable[Variation], results: 
     if steps.plan().build_id != build.record.build_id:
         raise UsageError(
             f"Release {build.record.release} is no longer what build {build.record.build_id} was made from.",
-            hint=f"./inv build {build.record.release} builds what it is now.",
+            hint=f"{_made_by(build)}./inv build {build.record.release} builds what it is now.",
         )
     with scratch(settings.open_store.root / "scratch", "again") as folder:
         engine, why = _engine(build.record.engine, wanted, EngineChoice.parse(settings.engine))
@@ -108,7 +107,14 @@ def reproduce(steps: Steps, build: Build, wanted: Iterable[Variation], results: 
         record = _again(request, checkout, folder, results)
         second = Build(folder / "artifacts" / record.release / record.build_id, record)
         found = _compare(build, second, applied, settings.compile_jobs, results)
-    return Reproduction(applied, engine, build.record.seconds, record.seconds, found)
+    return Reproduction(applied, engine, record.seconds, found)
+
+
+def _made_by(build: Build) -> str:
+    """A sentence on the commit of this project that made a build, where that is known."""
+    path = build.folder / provenance.FILE
+    commit = provenance.pipeline_commit(path.read_bytes()) if path.is_file() else ""
+    return f"git checkout {commit[:12]} leads back to it; " if commit else ""
 
 
 def _engine(first: str, wanted: list[Variation], choice: EngineChoice) -> tuple[str, str | None]:

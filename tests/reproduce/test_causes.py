@@ -24,6 +24,7 @@ from pipeline.reproduce.causes import catalogue, explain
 from pipeline.reproduce.detect import DETECTORS
 from pipeline.reproduce.difference import Difference, Side, compare
 from tests import builds
+from tests.check.planted import Entry, good
 
 SECOND = Circumstances(
     hostname="another-host",
@@ -153,6 +154,20 @@ def test_differences_are_found_inside_of_what_is_packed(tmp_path: Path) -> None:
     first = package(tmp_path, "1", a=gzip.compress(tar("x") + b"1", mtime=0), same=b"1")
     second = package(tmp_path, "2", a=gzip.compress(tar("y") + b"1", mtime=0), same=b"1")
     assert {d.path for d in compare(first, second)} == {"usr/a////x", "usr/a////y"}
+
+
+def test_no_cause_hides_another(tmp_path: Path) -> None:
+    """Under another umask, every file has another mode; the date in one of them is a fault of its own."""
+    packages = []
+    for name, mode, text in (("1", 0o644, b"built 2026-11-24\n"), ("2", 0o600, b"built 2027-12-29\n")):
+        draft = good(**{"usr/lib/date": Entry(text, mode), "usr/lib/same": Entry(b"1", mode)})
+        packages.append(draft.write(tmp_path / name).file)
+    found = [explain(Case(d, Circumstances(), SECOND, (2, 2))) for d in compare(*packages)]
+    assert [(f.difference.path, f.cause.code) for f in found] == [
+        ("usr/lib/date", "umask"),
+        ("usr/lib/date", "compile-date"),
+        ("usr/lib/same", "umask"),
+    ]
 
 
 def test_the_same_members_packed_differently(tmp_path: Path) -> None:

@@ -672,7 +672,7 @@ def nightly_install(
     help={
         "good": "A commit on which the check passes; without it, the last good night's.",
         "bad": "A later commit on which it does not; without it, the last red night's.",
-        "check": "build, check[:CODE], reproduce or smoke[:CASE]; without it, what made the last night red.",
+        "check": "build, check[:CODE], reproduce, smoke[:CASE] or host[:CASE]; the last red night's.",
         "release": "The release whose branch it is; without it, the one that nights build.",
         "without": _RELEASE_HELP["without"],
     },

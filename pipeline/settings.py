@@ -37,7 +37,8 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     the builds that are kept may have, and ``free`` how many must be free before a night begins. ``notify`` is
     a command that gets each night's record, as JSON, on its standard input. ``publish``: what passes goes to
     the channel ``unstable``. ``ccache`` is how many GiB each image's compiled files may take, from which
-    nights and bisections compile faster; 0 compiles everything anew.
+    nights and bisections compile faster; 0 compiles everything anew. ``full``: the packages are installed on
+    a whole host too, once a day, where the release's image names one.
     """
 
     release: str = "unstable"
@@ -48,6 +49,7 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     free: Annotated[float, msgspec.Meta(ge=0)] = 5
     notify: tuple[str, ...] = ()
     publish: bool = True
+    full: bool = True
     ccache: Annotated[float, msgspec.Meta(ge=0)] = 5
 
 

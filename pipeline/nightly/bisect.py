@@ -19,7 +19,7 @@ from pipeline.git import history as histories
 from pipeline.git.history import History
 from pipeline.nightly import commands, narrow
 from pipeline.nightly.book import FILE, Book
-from pipeline.nightly.commands import PROGRAM
+from pipeline.nightly.commands import HOST, PROGRAM
 from pipeline.nightly.course import Course, EndsError, Found, Search, kept
 from pipeline.nightly.night import Night, Outcome
 from pipeline.nightly.trial import Court, Question
@@ -102,7 +102,7 @@ class Bisection:
         A boot takes the rest from the good commit's build, and needs that to be there.
         """
         boots = self.question.step == Kind.SMOKE
-        if self.without or self.question.step == Kind.CHECK or not narrow.possible(self.release):
+        if self.without or self.question.step in (Kind.CHECK, HOST) or not narrow.possible(self.release):
             return None
         over = narrow.whole(self.settings.artifacts_folder / self.release.name, good) if boots else None
         if (boots and over is None) or not narrow.suffices(history.touched(good, bad)):

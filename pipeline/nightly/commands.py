@@ -26,6 +26,8 @@ from pipeline.settings import Settings
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "pipeline", str(PROJECT))
 """What runs the commands; their words come after it."""
 COMPILE_LOG = "compile.log"
+HOST = "host"
+"""The step that is the full tier of the smoke boots, and its folder in a build's."""
 _LIMIT = 120.0
 """Minutes that a step may take where the settings do not say."""
 _INPUTS = ("PKGBUILD.in", "containers", "package", "pipeline", "releases", "tasks.py")
@@ -80,6 +82,11 @@ class Commands:
                 shutil.copyfile(path.strip(), kept)
                 return kept
         return None
+
+
+def words(step: str, release: str) -> tuple[str, ...]:
+    """The command that a step after the build is, for a release's newest build."""
+    return ("smoke", release, "--tier", "full") if step == HOST else (step, release)
 
 
 def _error_line(path: Path) -> str:

@@ -131,14 +131,15 @@ def of_check(folder: Path) -> Trouble:
     return Trouble(step="check", error="No finding is an error.", log="check-findings.json")
 
 
-def of_smoke(folder: Path) -> Trouble:
-    """The first check that failed on the booted machine."""
+def of_smoke(folder: Path, step: str = "smoke") -> Trouble:
+    """The first check that failed on the booted machine; the step's results are in the folder of its name."""
+    log = f"{step}/{smoke.SERIAL}"
     try:
-        result = smoke.read(folder / "smoke" / smoke.JSON)
+        result = smoke.read(folder / step / smoke.JSON)
     except (OSError, msgspec.DecodeError):
-        return Trouble(step="smoke", error="There are no results.")
+        return Trouble(step=step, error="There are no results.")
     for check in result.failures:
         kind = f"{check.failure}: " if check.failure else ""
         text = f"{check.title}: {kind}{check.evidence}"
-        return Trouble(step="smoke", error=text[:_LONGEST], log=f"smoke/{smoke.SERIAL}", case=check.name)
-    return Trouble(step="smoke", error="No check failed.", log=f"smoke/{smoke.SERIAL}")
+        return Trouble(step=step, error=text[:_LONGEST], log=log, case=check.name)
+    return Trouble(step=step, error="No check failed.", log=log)

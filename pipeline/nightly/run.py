@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -19,10 +19,11 @@ from pipeline.diff.render import render
 from pipeline.errors import ExitStatus, HostError, PipelineError, UsageError
 from pipeline.git import history as histories
 from pipeline.git.history import Change, History, Tip
+from pipeline.image.definition import read_definition
 from pipeline.nightly import commands, explain, figures, resolve
 from pipeline.nightly.bisect import Bisection
 from pipeline.nightly.book import FILE, Book
-from pipeline.nightly.commands import PROGRAM, Commands, alone
+from pipeline.nightly.commands import HOST, PROGRAM, Commands, alone
 from pipeline.nightly.night import Night, Outcome, Stage, Trouble
 from pipeline.nightly.prune import LAST_GOOD, prune
 from pipeline.nightly.trial import Question
@@ -37,6 +38,10 @@ RECORD = "night.json"
 DIFFERENCE = "packages.diff"
 """A night's file that says how its packages differ from the last good ones."""
 _GIB = 1 << 30
+_DAY = timedelta(hours=20)
+"""A day, for nights that begin a little earlier or later than the one before."""
+_LOOK_BACK = 100
+"""How many nights are looked at for what was done within a day."""
 _NOTIFY = 60.0
 """Seconds that the notification hook may take."""
 
@@ -47,7 +52,7 @@ class Nightly:
 
     ``release`` is as its file has it, ``branch`` what is followed. ``program`` runs the pipeline's commands,
     whose words come after it. ``clock`` tells the time, in UTC. ``bisect`` has a red night's first bad commit
-    found at once.
+    found at once. ``host``: there is an image of a host that packages can be installed on.
     """
 
     settings: Settings
@@ -56,6 +61,7 @@ class Nightly:
     program: Sequence[str] = PROGRAM
     clock: Callable[[], datetime] = evidence.now
     bisect: bool = False
+    host: bool = False
 
     @classmethod
     def of(cls, settings: Settings, branch: str = "", *, bisect: bool = False) -> Nightly:
@@ -63,7 +69,9 @@ class Nightly:
         found = release.read(settings.nightly.release)
         if found.branch is None:
             raise UsageError(f"Release {found.name} follows no branch.", hint="nightly.release names one.")
-        return cls(settings, found, branch or settings.nightly.branch or found.branch, bisect=bisect)
+        branch = branch or settings.nightly.branch or found.branch
+        host = settings.nightly.full and read_definition(found.image).dom0 is not None
+        return cls(settings, found, branch, bisect=bisect, host=host)
 
     @property
     def folder(self) -> Path:
@@ -227,7 +235,8 @@ class _Run:
         name = self.release.name
         lock = self.folder / builds.LOCK
         stages: dict[str, tuple[str, ...]] = {"build": ("build", name, "--lock", str(lock), "--ccache")}
-        stages |= {step: (step, name) for step in self.nightly.settings.nightly.steps}
+        steps = [*self.nightly.settings.nightly.steps, *([HOST] if self._host_is_due() else [])]
+        stages |= {step: commands.words(step, name) for step in steps}
         built: Build | None = None
         for step, words in stages.items():
             stage = self._stage(step, words)
@@ -246,6 +255,15 @@ class _Run:
                 return self._host_failed(stage, built)
         files.replace_link(self.nightly.folder / LAST_GOOD, built.folder.name)
         return self._finish(Outcome.GOOD, built)
+
+    def _host_is_due(self) -> bool:
+        """Whether the full tier is made tonight: once a day, however often nights are."""
+        if not self.nightly.host:
+            return False
+        since = self.night.started - _DAY
+        others = self.nightly.book.nights(limit=_LOOK_BACK)
+        done = (n for n in others if any(stage.name == HOST for stage in n.stages))
+        return not any(since < night.started <= self.night.started for night in done)
 
     def _compare(self, built: Build) -> None:
         """Note how the packages differ from the last good ones, while both are there."""
@@ -291,8 +309,8 @@ class _Run:
     def _trouble(self, stage: Stage, built: Build | None) -> Trouble:
         if stage.name == "check" and built is not None:
             return explain.of_check(built.folder)
-        if stage.name == "smoke" and built is not None:
-            return explain.of_smoke(built.folder)
+        if stage.name in ("smoke", HOST) and built is not None:
+            return explain.of_smoke(built.folder, stage.name)
         whole = self.commands.compile_log(stage.log)
         return explain.first_error(stage.name, whole or self.folder / stage.log)
 
@@ -335,8 +353,9 @@ class _Run:
             figures=measured,
             finished=self.nightly.clock(),
         )
-        if built is not None and (built.folder / "smoke").is_dir():
-            shutil.copytree(built.folder / "smoke", self.folder / "smoke", dirs_exist_ok=True)
+        for name in ("smoke", HOST):
+            if built is not None and (built.folder / name).is_dir():
+                shutil.copytree(built.folder / name, self.folder / name, dirs_exist_ok=True)
         files.write_bytes(self.folder / RECORD, records.encode(night))
         return night
 

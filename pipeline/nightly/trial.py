@@ -17,8 +17,9 @@ from pipeline.build import LOCK, Build
 from pipeline.check.findings import CheckRecord, Level
 from pipeline.errors import ExitStatus, HostError, UsageError
 from pipeline.evidence import Kind
+from pipeline.nightly import commands as steps
 from pipeline.nightly import explain
-from pipeline.nightly.commands import COMPILE_LOG, Commands, Said
+from pipeline.nightly.commands import COMPILE_LOG, HOST, Commands, Said
 from pipeline.nightly.prune import forget
 from pipeline.release import BranchLock
 from pipeline.settings import Settings
@@ -27,6 +28,7 @@ from pipeline.smoke import results as smoke
 BUILD = "build"
 _FINDINGS = "check-findings.json"
 _WORK = "work"
+_BOOTS = (Kind.SMOKE, HOST)
 
 
 class Verdict(StrEnum):
@@ -40,7 +42,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of each commit: a step, and of ``check`` and ``smoke`` perhaps one check only."""
+    """What is asked of each commit: a step, and of ``check`` and boots perhaps one check only."""
 
     step: str
     case: str = ""
@@ -49,10 +51,10 @@ class Question:
     def parse(cls, text: str) -> Question:
         """Read ``STEP`` or ``STEP:CASE``; raises UsageError."""
         step, mark, case = text.partition(":")
-        if step not in (BUILD, *Kind) or bool(mark) != bool(case) or (case and step not in _CASES):
+        if step not in (BUILD, *Kind, HOST) or bool(mark) != bool(case) or (case and step not in _CASES):
             raise UsageError(
                 f"There is no check {text!r}.",
-                hint="build, check, check:CODE, reproduce, smoke or smoke:CASE; see docs/nightlies.md.",
+                hint="build, check[:CODE], reproduce, smoke[:CASE] or host[:CASE]; see docs/nightlies.md.",
             )
         return cls(step, case)
 
@@ -115,7 +117,7 @@ class Court:
         if self.question.step == BUILD:
             shutil.copyfile(built.folder / COMPILE_LOG, commands.folder / COMPILE_LOG)
             return Verdict.GOOD, "It builds.", COMPILE_LOG
-        words = [self.question.step, self.release]
+        words = [*steps.words(self.question.step, self.release)]
         if self.question.step == Kind.SMOKE and self.over is not None:
             words += ["--over", str(self.over)]
         said, log = self._run(commands, self.question.step, words, lock)
@@ -123,14 +125,15 @@ class Court:
 
     def _read(self, folder: Path, built: Build, said: Said, log: str) -> tuple[Verdict, str, str]:
         """Take the step's own results into the folder, and the answer from there."""
-        if self.question.step == Kind.SMOKE and (built.folder / "smoke").is_dir():
-            shutil.copytree(built.folder / "smoke", folder / "smoke", dirs_exist_ok=True)
-            log = f"smoke/{smoke.SERIAL}"
+        step = self.question.step
+        if step in _BOOTS and (built.folder / step).is_dir():
+            shutil.copytree(built.folder / step, folder / step, dirs_exist_ok=True)
+            log = f"{step}/{smoke.SERIAL}"
         if self.question.step == Kind.CHECK and (built.folder / _FINDINGS).is_file():
             shutil.copyfile(built.folder / _FINDINGS, folder / _FINDINGS)
             log = _FINDINGS
         if self.question.case:
-            return *_CASES[self.question.step](folder, self.question.case), log
+            return *_CASES[step](folder / step, self.question.case), log
         verdict = Verdict.GOOD if said.status == ExitStatus.FINE else Verdict.BAD
         return verdict, said.summary, log
 
@@ -142,7 +145,7 @@ class Court:
         for attempt in (1, 2):
             log = f"{step}.log" if attempt == 1 else f"{step}.2.log"
             said = commands.run(step, words, f"{step} of {lock.version}", log)
-            if said.status == ExitStatus.FINE or (said.status == ExitStatus.FAILED and step != Kind.SMOKE):
+            if said.status == ExitStatus.FINE or (said.status == ExitStatus.FAILED and step not in _BOOTS):
                 break
         if said.status not in (ExitStatus.FINE, ExitStatus.FAILED):
             raise HostError(
@@ -161,7 +164,7 @@ class Court:
 
 def _of_smoke(folder: Path, case: str) -> tuple[Verdict, str]:
     try:
-        result = smoke.read(folder / "smoke" / smoke.JSON)
+        result = smoke.read(folder / smoke.JSON)
     except (OSError, msgspec.DecodeError):
         return Verdict.SKIP, "The boot left no results."
     found = next((check for check in result.cases if check.name == case), None)
@@ -176,7 +179,7 @@ def _of_smoke(folder: Path, case: str) -> tuple[Verdict, str]:
 
 def _of_check(folder: Path, case: str) -> tuple[Verdict, str]:
     try:
-        record = records.decode((folder / _FINDINGS).read_bytes(), CheckRecord)
+        record = records.decode((folder.parent / _FINDINGS).read_bytes(), CheckRecord)
     except (OSError, records.RecordError):
         return Verdict.SKIP, "The check left no findings."
     found = next((f for f in record.open if f.code == case and f.level is Level.ERROR), None)
@@ -186,4 +189,5 @@ def _of_check(folder: Path, case: str) -> tuple[Verdict, str]:
 _CASES: dict[str, Callable[[Path, str], tuple[Verdict, str]]] = {
     Kind.CHECK: _of_check,
     Kind.SMOKE: _of_smoke,
+    HOST: _of_smoke,
 }

@@ -35,6 +35,7 @@ class Site:
     now: datetime.datetime = field(default_factory=lambda: datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC))
     settings: NightlySettings = SETTINGS
     features: dict[str, Feature] = field(default_factory=dict)
+    host: bool = False
 
     @property
     def nightly(self) -> Nightly:
@@ -55,7 +56,7 @@ class Site:
             nightly=self.settings,
         )
         program = (sys.executable, "-S", str(STEPS), str(self.folder))
-        return Nightly(settings, release, "main", program, lambda: self.now)
+        return Nightly(settings, release, "main", program, lambda: self.now, host=self.host)
 
     def night(self, *faults: str, bisect: bool = False, **changes: object) -> Night:
         """Do a night with faults, a day after the one before."""

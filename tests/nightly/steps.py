@@ -73,9 +73,9 @@ def boot(folder: Path, *, panics: bool) -> None:
         "events": [], "inputs": [], "attempts": 1, "snapshot": None, "started": "2030-01-01T00:00:00Z",
         "timings": {"total": 1.0},
     }  # fmt: skip
-    (folder / "smoke").mkdir(exist_ok=True)
-    (folder / "smoke" / "serial.log").write_text("(XEN) Xen version 1.0\n")
-    (folder / "smoke" / "results.json").write_text(json.dumps(result))
+    folder.mkdir(exist_ok=True)
+    (folder / "serial.log").write_text("(XEN) Xen version 1.0\n")
+    (folder / "results.json").write_text(json.dumps(result))
 
 
 def main() -> int:
@@ -89,7 +89,10 @@ def main() -> int:
     if "--without" in sys.argv and (folder / "tools break it").exists():
         how = ""
     if step == "smoke":
-        boot(newest, panics=how == "red")
+        boot(newest / step, panics=how == "red")
+    if "--tier" in sys.argv:
+        how = how or fault(folder, "host") or broken(folder, "host", lock["commit"])
+        boot(newest / "host", panics=how == "red")
     if how == "hang":
         (folder / "hanging").touch()
         time.sleep(600)

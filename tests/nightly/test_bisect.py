@@ -62,7 +62,7 @@ def test_the_commit_that_breaks_the_compile_is_found(site: Site, commits: list[s
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("check", ["smoke", "smoke:xl-list", "check", "reproduce"])
+@pytest.mark.parametrize("check", ["smoke:xl-list", "host:xl-list", "check", "reproduce"])
 def test_the_commit_that_breaks_a_check_is_found(site: Site, commits: list[str], check: str) -> None:
     """A commit that panics at boot compiles well; so does one that is not reproducible."""
     site.break_from(check.partition(":")[0], commits[40:])

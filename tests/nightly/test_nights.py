@@ -72,6 +72,23 @@ def test_only_what_is_green_is_published(site: Site) -> None:
     assert (kept.outcome, kept.published) == (Outcome.GOOD, False)
 
 
+def test_the_full_tier_is_done_once_a_day(site: Site) -> None:
+    """It takes long: where nights are hourly it would take all of them; and its red nights are as red."""
+    site.host = True
+    assert [stage.name for stage in site.night().stages] == [
+        *("build", "check", "smoke", "host", "publish"),
+    ]
+    site.commit("second")
+    site.now -= datetime.timedelta(hours=18)
+    assert "host" not in [stage.name for stage in site.night().stages]
+    site.commit("third")
+    red = site.night("host red")
+    assert red.outcome is Outcome.RED
+    assert red.trouble is not None
+    assert (red.trouble.step, red.trouble.case) == ("host", "xl-list")
+    assert (site.nightly.folder / NIGHTS / "3" / "host" / "results.json").is_file()
+
+
 def test_a_flake_passes_and_is_counted(site: Site) -> None:
     """A test bed that fails now and then must not turn nights red, nor go unseen."""
     night = site.night("smoke red 1")

@@ -143,7 +143,10 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
         f"{QEMU_TRADITIONAL}/xen-hooks.mak": ("EXESUF=-xen\n", "EXESUF=-xen\nLIBS += -lrt\n"),
     },
     "stub_domains": {
-        "extras/mini-os/Makefile": ("\tgzip -f -9 -c $@ >$@.gz\n", "\tgzip -n -f -9 -c $@ >$@.gz\n"),
+        "extras/mini-os/Makefile": (
+            "LWC\t:= $(shell find $(LWIPDIR)/ -type f -name '*.c')\n\tgzip -f -9 -c $@ >$@.gz\n",
+            "LWC\t:= $(sort $(shell find $(LWIPDIR)/ -type f -name '*.c'))\n\tgzip -n -f -9 -c $@ >$@.gz\n",
+        ),
         "stubdom/Makefile": ("\ttar xjf $<\n\ttar xzf $<\n", "\ttar xf $<\n\ttar xzf $<\n"),
         "extras/mini-os/lib/math.c": (
             "#if !defined(__ia64__)\n#endif /* !defined(__ia64__) */\n",

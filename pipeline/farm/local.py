@@ -97,7 +97,6 @@ class Farm:
             store=store,
             publish=self.settings.nightly.publish,
             releases=plan.releases_of(self.settings),
-            proofs=plan.proofs(self.settings.nightly.steps),
             workers=workers,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from pipeline.evidence import Kind
 from pipeline.farm.master import starter
 from pipeline.git import history
 from pipeline.image.definition import ArchDefinition, read_definition
+from pipeline.nightly import commands
+from pipeline.nightly.commands import HOST
 from pipeline.release import Release
 from pipeline.repository.channel import Channel
 from pipeline.settings import Settings
@@ -40,6 +41,19 @@ class WorkerPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     store: Path
 
 
+class ProofPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A step on what was built, and its command; those of a release are done side by side.
+
+    ``elsewhere``: not by the worker that built. ``evidence``: it leaves some, which publishing asks for.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    needs: tuple[Capability, ...] = ()
+    elsewhere: bool = False
+    evidence: bool = True
+
+
 class ReleasePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A release; ``upstream`` and ``branch`` are what is polled, empty where it follows nothing.
 
@@ -49,17 +63,10 @@ class ReleasePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     name: str
     starter: str
     needs: tuple[Capability, ...]
+    proofs: tuple[ProofPlan, ...]
     channel: str
     branch: str = ""
     upstream: str = ""
-
-
-class ProofPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A kind of evidence; ``elsewhere``: not by the worker that built."""
-
-    kind: Kind
-    needs: tuple[Capability, ...] = ()
-    elsewhere: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,7 +84,6 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     store: Path
     publish: bool
     releases: tuple[ReleasePlan, ...]
-    proofs: tuple[ProofPlan, ...]
     workers: tuple[WorkerPlan, ...]
     poll: int = 600
     hour: int = 2
@@ -92,30 +98,30 @@ def _release(settings: Settings, found: Release) -> ReleasePlan:
     definition = read_definition(found.image)
     packaging = read_definition(definition.packaging) if definition.packaging else definition
     arch = any(isinstance(one, ArchDefinition) for one in (definition, packaging))
-    needs = (Capability.ARCH,) if arch else ()
-    if found.branch is None:
-        return ReleasePlan(name=found.name, starter=starter(found.name), needs=needs, channel=Channel.STABLE)
-    urls = history.urls(settings.open_mirrors, found.git[0].urls)
-    branch = found.branch
-    if found.name == settings.nightly.release and settings.nightly.branch:
-        branch = settings.nightly.branch
-    return ReleasePlan(
+    steps = list(settings.nightly.steps)
+    if settings.nightly.full and definition.dom0 is not None:
+        steps.append(HOST)
+    plan = ReleasePlan(
         name=found.name,
         starter=starter(found.name),
-        needs=needs,
-        channel=Channel.UNSTABLE,
-        branch=branch,
-        upstream=urls[0],
+        needs=(Capability.ARCH,) if arch else (),
+        proofs=tuple(_proof(step, found.name) for step in steps),
+        channel=Channel.STABLE,
+    )
+    if found.branch is None:
+        return plan
+    branch = settings.nightly.branch if found.name == settings.nightly.release else ""
+    urls = history.urls(settings.open_mirrors, found.git[0].urls)
+    return msgspec.structs.replace(
+        plan, channel=Channel.UNSTABLE, branch=branch or found.branch, upstream=urls[0]
     )
 
 
-def proofs(steps: Iterable[str]) -> tuple[ProofPlan, ...]:
-    """The kinds of evidence that nights make, and what each needs."""
-    return tuple(
-        ProofPlan(
-            kind=kind,
-            needs=(Capability.KVM,) if kind is Kind.SMOKE else (),
-            elsewhere=kind is Kind.REPRODUCE,
-        )
-        for kind in map(Kind, steps)
+def _proof(step: str, release: str) -> ProofPlan:
+    return ProofPlan(
+        name=step,
+        words=commands.words(step, release),
+        needs=(Capability.KVM,) if step in (Kind.SMOKE, HOST) else (),
+        elsewhere=step == Kind.REPRODUCE,
+        evidence=step != HOST,
     )

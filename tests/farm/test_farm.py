@@ -46,10 +46,11 @@ def test_the_farm_knows_what_one_machine_knows() -> None:
     assert (found["4.17"].channel, found["4.17"].branch) == ("stable", "")
     assert (found["unstable"].channel, found["unstable"].branch) == ("unstable", "master")
     assert found["unstable"].upstream == releases.read("unstable").git[0].urls[0]
-    kinds = {one.kind: one for one in plan.proofs(Settings(release="4.17").nightly.steps)}
-    assert kinds.keys() == set(Kind)
-    assert [kind for kind, one in kinds.items() if one.elsewhere] == [Kind.REPRODUCE]
-    assert kinds[Kind.SMOKE].needs == (Capability.KVM,)
+    proofs = {one.name: one for one in found["4.17"].proofs}
+    assert {name for name, one in proofs.items() if one.evidence} == set(Kind)
+    assert [name for name, one in proofs.items() if one.elsewhere] == [Kind.REPRODUCE]
+    assert proofs[Kind.SMOKE].needs == (Capability.KVM,)
+    assert proofs[Kind.CHECK].words == ("check", "4.17")
 
 
 def test_one_worker_is_no_farm(tmp_path: Path) -> None:

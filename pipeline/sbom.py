@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +18,6 @@ from cyclonedx.model.component import Component, ComponentScope, ComponentType
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from pipeline.errors import FailureError
@@ -67,6 +67,11 @@ def render(release: Release, build_id: str, images: tuple[Image, ...], packages:
 
 
 def _validate(text: str) -> None:
+    # jsonschema would load a grammar of IRIs, a second at every start, to say which URLs are none: those of
+    # sources were looked at when their release file was read. None stands for a module that is not installed.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    from cyclonedx.validation.json import JsonStrictValidator
+
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if error is not None:
         message = " ".join(str(getattr(error.data, "message", error.data)).split())

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import files, provenance, release, sbom
@@ -169,6 +169,7 @@ def test_the_commit_that_made_a_build_is_read(statement: bytes) -> None:
     assert provenance.pipeline_commit(b"[]") == ""
 
 
+@settings(deadline=None)  # the first example loads the schema
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_whatever_the_file_holds_ends_in_a_sentence(data: bytes) -> None:
     """They come from other machines; a traceback would tell a user nothing."""

@@ -205,6 +205,8 @@ class Runner:
         What a machine's end has left undone is made on another; otherwise as `apart`.
         """
         todo, runs = deque(cases), list[Run]()
+        # A few cases are shared out evenly.
+        size = min(size, -(-len(cases) // self.cores))
 
         async def work() -> None:
             while todo:

@@ -775,15 +775,19 @@ def lint(context: Context) -> None:  # noqa: ARG001
     help={
         "select": "An expression for pytest's -k.",
         "unit": "Only what takes seconds: nothing is built, booted or put into containers.",
+        "sabotage": "Only the sabotage, all of it, with so many random moments a step; prints its figures.",
     }
 )
-def test(context: Context, select: str = "", unit: bool = False) -> None:  # noqa: ARG001
+def test(context: Context, select: str = "", unit: bool = False, sabotage: int = 0) -> None:  # noqa: ARG001
     """Run the project's own linters and tests.
 
     Example: ./inv setup --dev test
     """
     from pipeline import selftest
 
+    if sabotage:
+        _print(selftest.sabotage(sabotage, select=select))
+        return
     selftest.lint()
     selftest.test(select=select, unit=unit)
 

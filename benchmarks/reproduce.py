@@ -9,52 +9,24 @@ busy machine leaves comparable.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from benchmarks._cost import Cost
+from benchmarks._cost import measure as cost
+
 PROJECT = Path(__file__).resolve().parents[1]
-_PR_SET_CHILD_SUBREAPER = 36
-"""prctl(2): orphans below become this process's children; disorderfs puts itself in the background."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of CPU and of time."""
-
-    cpu: float
-    time: float
 
 
 def measure(*arguments: str, env: dict[str, str]) -> Cost:
     """Run a command of the project and return what it and all its descendants took."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run([PROJECT / "inv", *arguments], env=env, check=True)
-    seconds = time.monotonic() - start
-    while any(_orphans()):
-        time.sleep(0.1)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds)
-
-
-def _orphans() -> Iterator[bool]:
-    """Wait for what has ended, and tell of each that has not."""
-    try:
-        while (pid := os.waitpid(-1, os.WNOHANG)[0]) >= 0:
-            if pid == 0:
-                yield True
-                return
-    except ChildProcessError:
-        return
+    command = [PROJECT / "inv", *arguments]
+    return cost(lambda: subprocess.run(command, env=env, check=True))
 
 
 def borrowed(store: Path, folder: Path) -> Path:
@@ -68,7 +40,6 @@ def borrowed(store: Path, folder: Path) -> Path:
 
 def main(release: str, vary: str, without: str) -> None:
     """Measure both, and print."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     named = os.environ.get("INVOKE_PIPELINE_STORE")
     store = Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline")
     with tempfile.TemporaryDirectory(dir=store / "scratch") as name:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import textwrap
+import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,6 +135,8 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         # A full disk, a folder without permission: the host's failure wherever it happens.
         log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
         return ExitStatus.HOST
+    except Exception as e:
+        return _unforeseen(e)
     except KeyboardInterrupt:
         # A second one must not end what is being said, or what waits for the last threads.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -137,6 +144,30 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error("Interrupted.", hint=f"The same command goes on where this one stopped: {again}")
         return INTERRUPTED
     return ExitStatus.FINE
+
+
+def _unforeseen(error: Exception) -> int:
+    """Tell of an error that nobody thought of: one sentence, and where the rest of it is."""
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        # Then anything may fail anywhere: what fails first says nothing.
+        log.error(
+            "This host gives this user no more processes or threads.",
+            hint="ulimit -u says how many there may be, and pids.max those of a cgroup.",
+        )
+        return ExitStatus.HOST
+    if isinstance(error, MemoryError):
+        log.error("This host gives no more memory.", hint="./inv doctor says how much is needed.")
+        return ExitStatus.HOST
+    said = Path(tempfile.gettempdir()) / f"xen-aur-pipeline-{os.getpid()}.txt"
+    with contextlib.suppress(OSError):
+        said.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    log.error(
+        f"The pipeline itself failed: {type(error).__name__}: {' '.join(str(error).split())}.",
+        hint=f"That is a mistake in it; what led there is in {said}.",
+    )
+    return ExitStatus.HOST
 
 
 def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[str]:

@@ -36,6 +36,7 @@ class Finished:
         assert self.status == status, (self.status, self.err)
         assert "Traceback" not in self.err, self.err
         assert "error: " in self.err
+        assert "The pipeline itself failed" not in self.err, self.err
         return self
 
 

@@ -1,0 +1,1 @@
+"""Measurements, as ratios of one run: see __main__.py."""

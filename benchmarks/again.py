@@ -1,0 +1,45 @@
+"""A second release run beside the first: ``python -m benchmarks.again [RELEASE]``.
+
+The first builds, checks and boots from the store's sources and image, with nothing compiled before; the
+second finds all of it in place. Run from the project's folder. Prints the seconds of both and the ratio.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import platformdirs
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def main(release: str) -> None:
+    """Measure both, and print."""
+    store = platformdirs.user_cache_path("xen-aur-pipeline")
+    with tempfile.TemporaryDirectory(dir=store / "scratch") as name:
+        folder = Path(name)
+        (folder / "store").mkdir()
+        for part in ("images", "sha256", "locks", "git"):
+            (folder / "store" / part).symlink_to(store / part)
+        env = {
+            **os.environ,
+            "INVOKE_PIPELINE_STORE": str(folder / "store"),
+            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "artifacts"),
+        }
+        seconds = []
+        for _ in range(2):
+            start = time.monotonic()
+            command = [str(PROJECT / "inv"), "release", release, "--no-reproduce"]
+            subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.monotonic() - start)
+    first, second = seconds
+    sys.stdout.write(f"{release}: first {first:.1f} s, again {second:.2f} s, ratio {second / first:.4f}\n")
+
+
+if __name__ == "__main__":
+    main((sys.argv[1:] or ["4.17"])[0])

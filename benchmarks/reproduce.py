@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def measure(*arguments: str, env: dict[str, str]) -> Cost:
     """Run a command of the project and return what it and all its descendants took."""
-    command = [PROJECT / "inv", *arguments]
+    command = [str(PROJECT / "inv"), *arguments]
     return cost(lambda: subprocess.run(command, env=env, check=True))
 
 

@@ -1,6 +1,6 @@
 """Whether Python's byte code belongs to the sources beside it.
 
-Format of .pyc: PEP 552, "Specification".
+Format of .pyc: PEP 552, "Specification", and for Python 2.7 what it says of the one before PEP 3147.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pipeline.check.findings import Finding, warning
 from pipeline.package import Member, Package
 
 _HASHED = 0b01
+_PYTHON_2 = b"\x03\xf3\r\n"
+"""The magic number of 2.7, behind which the time alone follows."""
 
 
 def check(package: Package) -> Iterator[Finding]:
@@ -39,5 +41,7 @@ def _fits(code: Member, source: Member | None) -> bool:
         return not code.path.rpartition("/")[0].endswith("__pycache__")
     if len(head) < 16:
         return False
+    if head.startswith(_PYTHON_2):
+        return bool(struct.unpack_from("<I", head, 4)[0] == source.mtime & 0xFFFFFFFF)
     flags, mtime, size = struct.unpack("<III", head[4:])
     return bool(flags & _HASHED) or (mtime, size) == (source.mtime & 0xFFFFFFFF, source.size & 0xFFFFFFFF)

@@ -31,6 +31,11 @@ def pyc(mtime: int, size: int) -> Entry:
     return Entry(b"\xa7\r\r\n" + struct.pack("<III", 0, mtime, size) + b"code")
 
 
+def pyc2(mtime: int) -> Entry:
+    """The same for Python 2.7."""
+    return Entry(b"\x03\xf3\r\n" + struct.pack("<I", mtime) + b"code code")
+
+
 def info(**values: list[str]) -> Callable[[], Draft]:
     def make() -> Draft:
         draft = good()
@@ -145,6 +150,10 @@ FAULTS: dict[str, tuple[Callable[[], Draft], str]] = {
         files(**{"usr/lib/x/a.py": Entry(b"x = 1\n"), f"usr/lib/x/{PYC}": pyc(EPOCH, 7)}),
         f"warning byte-code usr/lib/x/{PYC}",
     ),
+    "stale byte code of Python 2": (
+        files(**{"usr/lib/x/a.py": Entry(b"x = 1\n"), "usr/lib/x/a.pyc": pyc2(EPOCH + 1)}),
+        "warning byte-code usr/lib/x/a.pyc",
+    ),
     "byte code of nothing": (
         file("usr/lib/x/__pycache__/a.cpython-311.pyc", pyc(EPOCH, 6)),
         "warning byte-code usr/lib/x/__pycache__/a.cpython-311.pyc",
@@ -187,6 +196,8 @@ def test_a_package_without_a_fault(tmp_path: Path) -> None:
             "usr/lib/small/again": link("../../bin/small"),
             "usr/lib/small/x.py": Entry(b"x = 1\n"),
             "usr/lib/small/__pycache__/x.cpython-311.pyc": pyc(EPOCH, 6),
+            "usr/lib/small/y.py": Entry(b"y = 1\n"),
+            "usr/lib/small/y.pyc": pyc2(EPOCH),
             "usr/bin/smaller": Entry(kind=tarfile.LNKTYPE, target="usr/bin/small", mode=0o755),
             "var/lib/small": folder(0o700),
             "var/spool/small": folder(0o1777),

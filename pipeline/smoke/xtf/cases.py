@@ -86,8 +86,10 @@ class Framework:
             return Ended(Outcome.SKIP, f"Xen does not offer {', '.join(sorted(lacking))}")
         try:
             files_of(self.catalog, instance)
-        except (OSError, ValueError, RuntimeError) as e:
-            raise BrokenCaseError(f"The test is not built: {e}.") from e
+        except OSError as e:
+            raise BrokenCaseError(f"The test is not built: {e.filename}: {e.strerror}.") from e
+        except (ValueError, RuntimeError) as e:
+            raise BrokenCaseError(f"The test is not one: {e}.") from e
         return await run(host, instance, limit)
 
     def files(self) -> Tree:

@@ -71,6 +71,8 @@ def _texts() -> dict[str, bytes]:
         "seal": b"0" * 64 + b"  small-1.0-1-any.pkg.tar.xz\n",
         "srcinfo": b"pkgbase = xen\n\tpkgver = 1\n\tsource = a::https://x/y\n\npkgname = xen\n",
         "probe": b"pacman 6.0\nfree 100\nsha256 " + b"0" * 64 + b" a.pkg.tar.xz\n",
+        "xtf-info": b'{"name":"x","category":"xsa","environments":["pv64"],"variations":["hap"]}',
+        "xtf-console": b"xen_caps : xen-3.0-x86_64 \nvirt_caps : pv hvm\nTest result: SUCCESS\r\n",
         "timeline": b"[     1.000] (XEN) hello\n[     2.000] more\n",
     }
 

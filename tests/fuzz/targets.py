@@ -42,6 +42,7 @@ from pipeline.image import lock
 from pipeline.release import BranchLock, Release
 from pipeline.smoke import agent, kernel, qemu, serial, timeline
 from pipeline.smoke.layers import read_packages
+from pipeline.smoke.xtf import catalog, outcome
 from pipeline.transfer import remote
 
 Target = Callable[[bytes], object]
@@ -94,6 +95,17 @@ def _serial(data: bytes) -> None:
     watcher.feed(data[:half], 0.1)
     watcher.feed(data[half:], 0.2)
     watcher.finish(0.3)
+
+
+def _xtf_info(data: bytes) -> None:
+    with contextlib.suppress(ValueError, msgspec.MsgspecError):
+        catalog.parse_info("x", data)
+
+
+def _xtf_console(data: bytes) -> None:
+    text = data.decode(errors="replace")
+    outcome.interpret(text)
+    outcome.capabilities(text)
 
 
 def _qmp(data: bytes) -> None:
@@ -163,6 +175,8 @@ TARGETS: Mapping[str, Target] = {
     "agent": lambda data: agent.parse_reply(data, 7),
     "serial": _serial,
     "qmp": _qmp,
+    "xtf-info": _xtf_info,
+    "xtf-console": _xtf_console,
     "evidence": lambda data: evidence.decode(Path("x"), data, Kind.CHECK),
     "provenance": provenance.subjects,
     "build-record": _record(BuildRecord),

@@ -114,10 +114,10 @@ class Catalog:
             raise UsageError(f"{folder / 'tests'} has more than {MAX_TESTS} entries.")
         for name in names:
             try:
-                tests[name] = _read_test(folder, name)
+                tests[name] = parse_info(name, _read(folder, Path("tests") / name / "info.json", MAX_INFO))
             except FileNotFoundError:
                 continue
-            # RuntimeError: a loop of links. RecursionError: JSON nested beyond all measure.
+            # RuntimeError: a loop of links.
             except (ValueError, OSError, RuntimeError, msgspec.MsgspecError) as e:
                 unread[os.fsencode(name).decode(errors="replace")] = str(e)
         if not tests:
@@ -177,9 +177,15 @@ class Catalog:
         return _read(self.folder, Path("tests") / name / file, MAX_FILE)
 
 
-def _read_test(folder: Path, name: str) -> Entry:
-    """Read a test's info.json. Raises OSError, and ValueError for all that xtf-runner would not take."""
-    info = msgspec.json.decode(_read(folder, Path("tests") / name / "info.json", MAX_INFO), type=_Info)
+def parse_info(name: str, data: bytes) -> Entry:
+    """Read the info.json of the test in folder ``name``.
+
+    Raises ValueError or msgspec.MsgspecError for what xtf-runner would not take.
+    """
+    try:
+        info = msgspec.json.decode(data, type=_Info)
+    except RecursionError as e:
+        raise ValueError("it is nested beyond all measure") from e
     if info.name != name:
         raise ValueError(f"info.json is about the test {info.name!r}")
     if info.category not in DEFAULT_CATEGORIES | OTHER_CATEGORIES:

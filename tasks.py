@@ -287,7 +287,7 @@ def _of_a_build(context: Context, word: str) -> list[Path]:
     help={
         **_TARGET_HELP,
         "over": "A build that brings what a hypervisor alone lacks (built --without tools,docs).",
-        "suite": "fast, which is evidence, or xtf, which is not.",
+        "suite": "fast, which is evidence; full, on a whole host; or xtf.",
         "case": "A case to make alone, which is no evidence; of xtf also what xtf-runner takes. Repeatable.",
         "attach": "Attach this terminal to the console of the machine of the one case.",
         "xtf": "The folder of a built Xen Test Framework.",
@@ -309,14 +309,18 @@ def smoke(
 ) -> None:
     """Boot packages under QEMU and see whether they do what they promise.
 
-    Example: ./inv smoke 4.17
+    Example: ./inv smoke 4.17 --suite full
     """
     from pipeline.smoke.choice import Choice
 
     choice = Choice(suite, tuple(case), xtf, tuple(known), attach)
+    steps, packages, results = _packages(context, target, expect, without, image)
+    if choice.on_host:
+        again = ("./inv", "smoke", *target, *choice.words)
+        _print(f"smoke: {steps.smoke_host(packages, results, choice.cases, again)}")
+        return
     chosen = choice.open()
     terminal = choice.terminal(chosen)
-    steps, packages, results = _packages(context, target, expect, without, image)
     below = _of_a_build(context, over) if over else []
     command = ["./inv", "smoke", *target]
     for option, value in (("expect", expect), ("without", without), ("image", image), ("over", over)):
@@ -363,6 +367,7 @@ def reproduce(context: Context, target: str = "", vary: str = "") -> None:
     help={
         **_RELEASE_HELP,
         "reproduce": "Also build it a second time; --no-reproduce leaves that out.",
+        "full": "Also install it on a whole host, and restart that: the full tier of smoke.",
         "locked": _LOCKED_HELP,
     },
 )
@@ -372,6 +377,7 @@ def release(
     without: str = "",
     image: str = "",
     reproduce: bool = True,
+    full: bool = False,
     locked: bool = False,
 ) -> None:
     """Fetch, build, check, build again and boot a release, then sum it up.
@@ -380,7 +386,7 @@ def release(
     """
     from pipeline import summary
 
-    built, rows = _steps(context, release, without, image, locked).run_all(reproduce=reproduce)
+    built, rows = _steps(context, release, without, image, locked).run_all(reproduce=reproduce, full=full)
     _print(summary.render(built, rows))
 
 

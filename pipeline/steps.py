@@ -62,7 +62,7 @@ class Row:
     verdict: str
 
 
-_ROAD = ("fetch", "image", "build", "check", "reproduce", "smoke", "seal")
+_ROAD = ("fetch", "image", "build", "check", "reproduce", "smoke", "host", "seal")
 """The steps of a release, in their order."""
 
 
@@ -303,6 +303,78 @@ class Steps:
             return Outcome(False, failed or "; ".join(result.notes).rstrip(".") or result.summary, tools)
         return Outcome(True, result.summary, tools)
 
+    def smoke_host(
+        self,
+        packages: Sequence[Path],
+        results: Path,
+        cases: Sequence[str] = (),
+        command: Sequence[str] = (),
+    ) -> str:
+        """Make the full tier of the smoke boots: a whole host, on which the packages are installed.
+
+        Verdicts and logs go to ``results``/host. ``cases`` names some to make alone. All of them are
+        not made again on packages that have passed. ``command`` makes them again. Returns how it ended.
+        Raises CheckFailedError, and UsageError where no host's image goes with the release's.
+        """
+        name = self.host_image
+        if not name:
+            raise UsageError(f"Image {self.release.image} names no host to install on (at dom0).")
+        if cases:
+            return self._smoke_host(packages, name, results / "host-some", command, cases)
+        code = Path(__file__).parent / "smoke"
+        key = _key(packages, self.release.xen_version, self.named_image(name).id, code)
+        kept = results / "host" / "passed"
+        if kept.is_file() and kept.read_text(encoding="utf-8").startswith(f"{key}\n"):
+            summary = kept.read_text(encoding="utf-8").partition("\n")[2].strip()
+            log.info(f"smoke, full tier: {summary} (on these very packages, before)")
+            return summary
+        kept.unlink(missing_ok=True)
+        summary = self._smoke_host(packages, name, kept.parent, command)
+        files.write_text(kept, f"{key}\n{summary}\n")
+        return summary
+
+    @property
+    def host_image(self) -> str:
+        """The image of the host that the full tier installs on; empty where none is named."""
+        return read_definition(self.release.image).dom0 or ""
+
+    def _smoke_host(
+        self,
+        packages: Sequence[Path],
+        name: str,
+        output: Path,
+        command: Sequence[str],
+        cases: Sequence[str] = (),
+    ) -> str:
+        from pipeline.fetch import fetch
+        from pipeline.smoke.full.tier import smoke_host
+        from pipeline.smoke.results import Verdict
+
+        image, settings = self.named_image(name), self.settings
+        if image.kernel is None:
+            raise UsageError(f"Image {name} names no kernel to boot (at kernel of its definition).")
+        with log.step("Installing the packages on a host, and starting it"):
+            source = image.kernel.source
+            found = fetch([source], settings.open_store, settings.open_mirrors, jobs=1)
+            result = smoke_host(
+                packages,
+                image_root=image.root,
+                kernel=found[source.sha256],
+                xen_version=self.release.xen_version,
+                output=output,
+                scratch=settings.open_store.root / "smoke",
+                only=cases,
+                rerun=command or ("./inv", "smoke", self.release.name, "--suite", "full"),
+            )
+        failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
+        log.info(f"Results and serial logs: {output}")
+        if result.verdict is Verdict.INFRASTRUCTURE:
+            raise HostError(f"The test bed failed, which says nothing of the packages: {failed}")
+        if result.verdict is not Verdict.PASS:
+            raise CheckFailedError(f"Smoke failed in the full tier: {failed}.")
+        passed = sum(case.verdict is Verdict.PASS for case in result.cases)
+        return f"{passed} cases passed on an installed host under {result.accelerator.kind}"
+
     def reproduce(self, build: Build) -> Evidence:
         """Build again what a build was made from, with every variation, and compare the bytes.
 
@@ -363,10 +435,15 @@ class Steps:
             raise CheckFailedError(f"{kind.capitalize()} failed: {found.summary}.")
         return found
 
-    def run_all(self, *, reproduce: bool = True) -> tuple[Build, list[Row]]:
-        """Everything in order, or without the rebuild; returns the build and a row a step."""
+    def run_all(self, *, reproduce: bool = True, full: bool = False) -> tuple[Build, list[Row]]:
+        """Everything in order; returns the build and a row a step.
+
+        ``reproduce`` and ``full`` say whether it is built again, and installed on a whole host where the
+        release's image names one.
+        """
         rows: list[Row] = []
-        names = [name for name in _ROAD if reproduce or name != "reproduce"]
+        left_out = {"" if reproduce else "reproduce", "" if full and self.host_image else "host"}
+        names = [name for name in _ROAD if name not in left_out]
 
         def timed(step: str, work: Callable[[], object]) -> object:
             keys = [f"release {self.release.name}: {name}" for name in names[len(rows) :]]
@@ -377,6 +454,7 @@ class Steps:
             seconds = time.monotonic() - start
             pace.note(keys[0], seconds)
             verdict = result.summary if isinstance(result, Evidence) else "done"
+            verdict = result if isinstance(result, str) else verdict
             rows.append(Row(step, seconds, verdict))
             return result
 
@@ -388,6 +466,10 @@ class Steps:
         if reproduce:
             timed("reproduce", lambda: self.reproduce(built))
         timed("smoke", lambda: self.smoke(built.packages, built.folder))
+        if full and self.host_image:
+            timed("host", lambda: self.smoke_host(built.packages, built.folder))
+        elif full:
+            log.info(f"Not installed on a whole host: none is named for {self.release.image} (at dom0).")
         timed("seal", lambda: self.seal(built))
         return built, rows
 

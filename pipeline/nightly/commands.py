@@ -86,7 +86,7 @@ class Commands:
 
 def words(step: str, release: str) -> tuple[str, ...]:
     """The command that a step after the build is, for a release's newest build."""
-    return ("smoke", release, "--tier", "full") if step == HOST else (step, release)
+    return ("smoke", release, "--suite", "full") if step == HOST else (step, release)
 
 
 def _error_line(path: Path) -> str:

@@ -11,7 +11,7 @@ from pipeline.smoke.plan import Suite
 from pipeline.smoke.suite import fast
 from pipeline.smoke.xtf.suite import xtf
 
-FAST, XTF = "fast", "xtf"
+FAST, FULL, XTF = "fast", "full", "xtf"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class Choice:
         return self.suite == FAST and not self.cases
 
     @property
+    def on_host(self) -> bool:
+        """Whether it is made on a whole host. Raises UsageError for what does not belong to that."""
+        if self.suite != FULL:
+            return False
+        if self.xtf or self.lists or self.attach:
+            raise UsageError("--xtf, --known and --attach do not belong to --suite full.")
+        return True
+
+    @property
     def folder(self) -> str:
         """The name of the folder for its results."""
         return "smoke-xtf" if self.suite == XTF else "smoke-some"
@@ -37,13 +46,14 @@ class Choice:
     @property
     def words(self) -> list[str]:
         """The options of a command that makes other cases of the same suite."""
-        words = ["--suite", self.suite, "--xtf", self.xtf] if self.suite == XTF else []
+        words = ["--suite", self.suite] if self.suite != FAST else []
+        words += ["--xtf", self.xtf] if self.suite == XTF else []
         return words + [word for path in self.lists for word in ("--known", path)]
 
     def open(self) -> Suite:
         """Return the cases. Raises UsageError for what there is not, or does not fit together."""
         if self.suite not in (FAST, XTF):
-            raise UsageError(f"There is no suite {self.suite!r}.", hint=f"Suites: {FAST}, {XTF}.")
+            raise UsageError(f"There is no suite {self.suite!r}.", hint=f"Suites: {FAST}, {FULL}, {XTF}.")
         if self.suite == FAST:
             if self.xtf or self.lists:
                 raise UsageError("--xtf and --known belong to --suite xtf.")

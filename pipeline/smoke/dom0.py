@@ -32,7 +32,7 @@ MODULES_OF_SOME = ("virtio_pci_legacy_dev", "virtio_pci_modern_dev")
 
 REQUIRED = ("xl", "oxenstored", "xenconsoled", "xenconsole", "xenstore-read", "xenstore-ls", "xenstore-write")
 """Programs that the package must have; without one of them, nobody can use it."""
-OPTIONAL = ("xen-init-dom0", "xenstored", "libxl-save-helper")
+OPTIONAL = ("xen-init-dom0", "xenstored", "libxl-save-helper", "xen-doctor")
 """Programs that some releases have, and others not."""
 TOOLS = (
     ("usr/bin/busybox", "bin/busybox"),

@@ -71,6 +71,16 @@ class CheckFailedError(InPackageError):
     """Dom0 runs, but one thing in it is not as it should be; other cases can still be made."""
 
 
+class UnitFailedError(CheckFailedError):
+    """A unit of systemd that the package brings cannot be enabled, or fails when it is started."""
+
+
+class NoMenuEntryError(CheckFailedError):
+    """GRUB's menu has no entry that starts Xen with dom0's kernel."""
+
+    file = "etc/grub.d/09_xen"
+
+
 class NotApplicableError(CheckFailedError):
     """Asked on the machine, a case turns out to be none for this package or host; no failure."""
 

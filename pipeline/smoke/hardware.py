@@ -57,6 +57,24 @@ class Direct:
 
 
 @dataclass(frozen=True)
+class Linux:
+    """A Linux kernel without Xen and its initramfs, handed over by QEMU."""
+
+    kernel: Path
+    initramfs: Path
+    options: str
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of QEMU that boot it."""
+        return ["-kernel", "kernel", "-initrd", "initramfs", "-append", self.options]
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the files that QEMU reads, by the name that it finds them under."""
+        yield "kernel", self.kernel
+        yield "initramfs", self.initramfs
+
+
+@dataclass(frozen=True)
 class Firmware:
     """A firmware that finds its boot loader on a drive: SeaBIOS, or the UEFI firmware in a file."""
 
@@ -92,7 +110,7 @@ class Hardware:
     appended to the processor that the accelerator takes.
     """
 
-    boot: Direct | Firmware
+    boot: Direct | Linux | Firmware
     memory: int = 768
     cpus: int = 1
     chipset: str = "pc"

@@ -82,15 +82,17 @@ class Runner:
         cases: Sequence[Case],
         saved: Path | None = None,
         after: Mapping[str, Hook] = _NOTHING,
+        kept: Path | None = None,
     ) -> Run:
         """Start a machine and make cases on it in order; the failure of a vital one ends the run.
 
         ``saved`` is a saved machine to go on from. ``after`` is what else is done after a case
-        of that name has passed.
+        of that name has passed. ``kept`` is the machine's folder, where its drives are to be found again by
+        another run; without it, nothing of the machine is left.
         """
         run = Run()
         todo = list(cases)
-        with scratch(self.work, "machine") as folder:
+        with contextlib.nullcontext(kept) if kept else scratch(self.work, "machine") as folder:
             machine = Machine(hardware, self.facts.accelerator, folder, run.serial, saved)
             try:
                 attached = self._attached(machine, cases)

@@ -37,6 +37,7 @@ class Machines(Runner):
         cases: Sequence[Case],
         saved: Path | None = None,
         after: Mapping[str, Hook] | None = None,
+        kept: Path | None = None,
     ) -> Run:
         await asyncio.sleep(0)
         self.batches.append([case.name for case in cases])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.nightly.night import Figures, Night, Outcome
+from pipeline.nightly.run import NIGHTS
 from pipeline.report.calendar import months
 from pipeline.report.plots import TRENDS, plot
 from pipeline.report.site import Report
@@ -231,3 +232,18 @@ def test_the_browser_asks_nobody_for_anything(index: Path, tmp_path: Path) -> No
     _browser(tmp_path / "home", *options, index.as_uri())
     assert shot.stat().st_size > 10_000
     assert "evil.example" not in log.read_text()
+
+
+def test_a_night_leads_to_the_page_of_its_boots(site: Site, tmp_path: Path) -> None:
+    """If this fails, nobody finds the consoles of a red night; no other HTML of a night is HTML here."""
+    smoke = site.nightly.folder / NIGHTS / "5" / "smoke"
+    made = {smoke / "results.html": "<p>boots</p>", smoke / "cases" / "x" / "results.html": HOSTILE}
+    for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    report = Report(site.nightly.folder, "small", site.now).write(tmp_path / "report").parent
+    assert "5/smoke/results.html" in Page(report / "nights/5.html").links
+    assert (report / "nights/5/smoke/results.html").read_text() == "<p>boots</p>"
+    assert (report / "nights/5/smoke/cases/x/results.html.txt").read_text() == HOSTILE
+    for path in made:
+        path.unlink()

@@ -140,7 +140,8 @@ def image(
         exchange.read(name, Path(import_).expanduser(), settings.open_store)
     ready = steps.named_image(name)
     ready.verify()
-    ready.layer()
+    if not ready.packs_itself:
+        ready.layer()
     prove(name, read_definition(name), ready.root, settings.open_store)
     if verify:
         sha256 = twice.verify(ready, settings.open_mirrors, jobs=settings.downloads)

@@ -19,6 +19,7 @@ from pipeline.image import archive
 from pipeline.image.archive import ArchiveError, Entry
 from pipeline.image.definition import ArchDefinition
 from pipeline.image.lock import ArchLock, LockedDatabase, LockedPackage, expand
+from pipeline.image.rootfs import Rootfs, pack
 from pipeline.mirrors import Mirrors
 from pipeline.release import PROJECT
 from pipeline.run import run
@@ -215,14 +216,17 @@ def _keys(own: str | None) -> tuple[list[Path], frozenset[str]]:
 
 def check_lock(lock: ArchLock, found: Mapping[str, Path]) -> None:
     """Compare every package of a lock with the pinned databases; raises IntegrityError naming the first."""
+    wanted = {f"{package.name}-{package.version}" for package in lock.packages}
     for database in lock.databases:
-        entries = archive.read_database(found[database.sha256], database.repository)
+        entries = archive.read_database(found[database.sha256], database.repository, wanted)
         for package in lock.packages:
             if package.repository != database.repository:
                 continue
             entry = entries.get(package.name)
             if entry is None:
-                raise IntegrityError(f"The lock has {package.name}, and {database.source.name} has not.")
+                raise IntegrityError(
+                    f"The lock has {package.name} {package.version}, and {database.source.name} has not."
+                )
             expected = entry.locked(package.signature)
             for field in package.__struct_fields__:
                 ours, theirs = getattr(package, field), getattr(expected, field)
@@ -233,11 +237,11 @@ def check_lock(lock: ArchLock, found: Mapping[str, Path]) -> None:
                     )
 
 
-def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> tuple[Path, Path | None]:
-    """Make the root file system's tar from exactly the locked packages, with no network.
+def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> Rootfs:
+    """Make the root file system from exactly the locked packages, with no network.
 
-    ``found`` maps a SHA-256 to its file. Returns the tar's path, in ``folder``, which is empty before; and
-    the tree that it was made of, but only to root: other users could not remove files of other owners.
+    ``found`` maps a SHA-256 to its file. It comes out in ``folder``, which is empty before: as a tree to
+    root, and as a tar to other users, who could neither read nor remove files of other owners.
     """
     check_lock(lock, found)
     (folder / "databases").mkdir()
@@ -251,14 +255,10 @@ def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> tuple[P
     (folder / "targets").write_text("\n".join(targets) + "\n", encoding="utf-8")
     log.info(f"{len(lock.packages)} packages, {log.size(sum(p.size for p in lock.packages))}, from the lock")
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC", "HOME": "/root"}
-    fate = "keep" if os.geteuid() == 0 else "remove"
     lines: list[str] = []
     try:
-        run(
-            [*_namespace(), "bash", _SCRIPT, folder, str(lock.source_date_epoch), fate],
-            env=env,
-            on_line=lines.append,
-        )
+        argv = ["bash", os.fspath(_SCRIPT), os.fspath(folder), str(lock.source_date_epoch)]
+        run([*_namespace(), *argv], env=env, on_line=lines.append)
     except CommandError as e:
         raise HostError("pacman could not assemble the image.", hint="\n".join(lines[-30:])) from e
     _complaints(lines)
@@ -267,7 +267,18 @@ def assemble(lock: ArchLock, found: Mapping[str, Path], folder: Path) -> tuple[P
     if installed != wanted:
         names = ", ".join(sorted(installed ^ wanted)[:5])
         raise IntegrityError(f"pacman did not install what the lock says: {names}.")
-    return folder / "rootfs.tar", folder / "root" if fate == "keep" else None
+    if os.geteuid() == 0:
+        return Rootfs(folder / "root", lock.source_date_epoch)
+    return Rootfs(_pack_all(folder, lock.source_date_epoch))
+
+
+def _pack_all(folder: Path, seconds: int) -> Path:
+    """Make the tar of a tree that is other users', and remove the tree."""
+    tar = folder / "rootfs.tar"
+    with tar.open("wb") as file:
+        pack(folder / "root", seconds, file.write, within=_namespace())
+    run([*_namespace(), "rm", "-rf", folder / "root"])
+    return tar
 
 
 def _complaints(lines: Sequence[str]) -> None:

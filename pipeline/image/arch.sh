@@ -1,10 +1,10 @@
 #!/bin/bash
-# Installs packages into a new root with pacman, takes out what differs from one host or day to the next,
-# and packs what is left. Run as root of a user, mount, process and network namespace of its own.
+# Installs packages into a new root with pacman, and takes out what differs from one host or day to the next.
+# Run as root of a user, mount, process and network namespace of its own.
 #
-# usage: arch.sh FOLDER SECONDS keep|remove
-# FOLDER holds pacman.conf, databases/, packages/ and targets; it gets installed, rootfs.tar, and root/ where
-# it is to be kept. SECONDS since 1970 become every file's time.
+# usage: arch.sh FOLDER SECONDS
+# FOLDER holds pacman.conf, databases/, packages/ and targets; it gets root/ and installed. SECONDS since 1970
+# take the place of every date in a file.
 set -Eeuo pipefail
 umask 022
 cd "$1"
@@ -49,8 +49,7 @@ find . -xdev '(' -name __pycache__ -o -name '*.py[co]' ')' -prune -exec rm -r {}
 # Made at random, or links, which are no files of this image's to write through.
 rm -f etc/{machine-id,resolv.conf,hostname,hosts} var/lib/dbus/machine-id
 # sudo, for one, is not readable; a user who is not root could neither hash nor remove it.
-find . -xdev '(' -type f -o -type d ')' ! -perm -u+r -exec chmod u+r {} +
-find . -xdev -type d ! -perm -u+wx -exec chmod u+wx {} +
+find . -xdev -type d ! -perm -u=rwx -exec chmod u+rwx {} + , -type f ! -perm -u=r -exec chmod u+r {} +
 mkdir -p etc usr/local/bin
 : > etc/machine-id
 : > etc/resolv.conf
@@ -69,10 +68,3 @@ printf 'builder:x:1000:\n' >> etc/group
 mkdir -p build
 chown 1000:1000 build
 chmod 755 build .
-find . -exec touch --no-dereference "--date=@$epoch" {} +
-
-cd ..
-# In large records, which take a third of the time.
-tar --create --file rootfs.tar --directory root --sort=name --numeric-owner --record-size=1M \
-  --format=posix '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' .
-if [ "$3" = remove ]; then rm -rf root; fi

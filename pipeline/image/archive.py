@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +142,11 @@ def _read(transport: Transport, url: str, limit: int) -> bytes:
     return bytes(data)
 
 
-def read_database(path: Path, repository: str) -> dict[str, Entry]:
+def read_database(path: Path, repository: str, only: Container[str] | None = None) -> dict[str, Entry]:
     """Read a database into its entries by package name.
 
-    Raises DatabaseError for anything that is not one.
+    ``only`` names the packages, as NAME-VERSION, that are wanted: the others are not looked into. Raises
+    DatabaseError for anything that is not a database.
     """
     entries: dict[str, Entry] = {}
     try:
@@ -153,7 +154,8 @@ def read_database(path: Path, repository: str) -> dict[str, Entry]:
             for number, member in enumerate(archive):
                 if number >= _ENTRIES_LIMIT:
                     raise DatabaseError(f"{repository}'s database has more than {_ENTRIES_LIMIT} members.")
-                if not member.isfile or not str(member.pathname).endswith("/desc"):
+                folder, _, file = str(member.pathname).rpartition("/")
+                if not member.isfile or file != "desc" or (only is not None and folder not in only):
                     continue
                 if (member.size or 0) > _DESC_LIMIT:
                     raise DatabaseError(f"{repository}'s database has a member of {member.size} bytes.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from pipeline.image.definition import ArchDefinition, DebianDefinition, Definiti
 from pipeline.image.lock import ArchLock, DebianLock, Lock, LockedDeb, lock_path, read_lock
 from pipeline.image.oci import DockerImage
 from pipeline.image.proof import prove
+from pipeline.image.rootfs import Rootfs, pack, unpack
 from pipeline.mirrors import Mirrors
-from pipeline.run import run
 from pipeline.scratch import scratch
 from pipeline.source import Source
 from pipeline.store import Store
@@ -78,36 +77,59 @@ class Image:
         """The unpacked root file system."""
         return self.folder / "root"
 
+    @property
+    def packs_itself(self) -> bool:
+        """Whether the unpacked root file system is all that its tar is made of, which then is not kept."""
+        return isinstance(self.lock, ArchLock) and os.geteuid() == 0
+
     def layer(self) -> Path:
-        """Return the root file system's tar, verified; raises IntegrityError where it is damaged or gone."""
+        """Return the root file system's tar, verified, and made of the tree where that is all there is.
+
+        Raises IntegrityError where it is damaged or gone.
+        """
         tar = self.store.find(self.lock.rootfs_sha256, f"image {self.name}")
-        if tar is None:
+        if tar is not None:
+            return tar
+        if not (self.packs_itself and self.folder.is_dir()):
             raise IntegrityError(
                 f"The tar of image {self.name} is not in the store.", hint=f"./inv image {self.name}"
             )
-        return tar
+        self.verify()
+        with log.step(f"Packing image {self.name}"), self.store.writer() as writer:
+            pack(self.root, self.lock.source_date_epoch, writer.write)
+            try:
+                return writer.commit(self.lock.rootfs_sha256)
+            except IntegrityError as e:
+                self._remove()
+                raise IntegrityError(
+                    f"Image {self.name} was damaged on this host and is removed: owners or permissions.",
+                    hint="The next run makes it again.",
+                ) from e
 
     def verify(self) -> None:
         """Compare every file of the unpacked root with the lock.
 
         Raises IntegrityError naming the files; the damaged copy is removed, so that the next use
-        unpacks a new one.
+        makes a new one.
         """
+        kept = self.folder / "manifest"
         found = tree.manifest(self.root)
         if tree.manifest_sha256(found) == self.lock.tree_sha256:
+            if not kept.exists():
+                files.write_text(kept, found)
             return
-        try:
-            expected = (self.folder / "manifest").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            expected = found
+        expected = kept.read_text(encoding="utf-8", errors="replace") if kept.exists() else found
         paths = tree.differences(expected, found)[:5] or ["its manifest"]
+        self._remove()
+        raise IntegrityError(
+            f"Image {self.name} was damaged on this host and is removed: /{', /'.join(paths)}.",
+            hint="The next run makes it again.",
+        )
+
+    def _remove(self) -> None:
         # Moved away first: a removal that is cut short must not leave half an image under its name.
         with scratch(self.store.root / "scratch", "damaged") as folder:
             self.folder.rename(folder / "image")
-        raise IntegrityError(
-            f"Image {self.name} was damaged on this host and is removed: /{', /'.join(paths)}.",
-            hint="The next run unpacks it again.",
-        )
 
 
 def prepare(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4) -> Image:
@@ -117,37 +139,38 @@ def prepare(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4) -> Imag
     ProofError where it does not do what its definition promises, and HostError.
     """
     image = Image(name, read_lock(name), store)
-    (store.root / "images").mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(store.root / "images" / f"{image.lock.rootfs_sha256}.lock"):
-        if not image.folder.is_dir():
+    with _alone(image):
+        if not image.folder.is_dir() or not (image.packs_itself or _has_tar(image)):
             with log.step(f"Image {name}"):
                 _make_ready(image, mirrors, jobs)
     return image
+
+
+def _alone(image: Image) -> filelock.FileLock:
+    """Keep other processes from making the same image."""
+    images = image.folder.parent
+    images.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(images / f"{image.folder.name}.lock")
+
+
+def _has_tar(image: Image) -> bool:
+    return image.store.path(image.lock.rootfs_sha256).is_file()
 
 
 def _make_ready(image: Image, mirrors: Mirrors, jobs: int) -> None:
     """Assemble and unpack; the folder gets its name only when it is complete, as locked, and proven."""
     with scratch(image.store.root / "scratch", "image") as folder:
         tar = _stored(image)
-        if tar is not None:
-            manifest = unpack(tar, folder / "image")
+        if tar is None:
+            is_tree = _assemble_into(image, mirrors, folder, jobs)
         else:
-            (folder / "work").mkdir()
-            with log.step("Assembling"):
-                tar, root = assemble(image, mirrors, folder / "work", jobs=jobs)
-            # One thread hashes the tar while the other hashes the tree; nothing counts before both are done.
-            with ThreadPoolExecutor(1) as pool:
-                stored = pool.submit(_store, image, tar)
-                if root is None:
-                    manifest = unpack(stored.result(), folder / "image")
-                else:
-                    manifest = _adopt(root, folder / "image")
-                stored.result()
-        if tree.manifest_sha256(manifest) != image.lock.tree_sha256:
-            raise IntegrityError(f"Image {image.name} did not unpack to the files of its lock.")
+            unpack(tar, folder / "image")
+            is_tree = False
+        # A tree of which the locked tar can be made is the locked one; an unpacked one has yet to show it.
+        if not is_tree:
+            _check_unpacked(image, folder / "image")
         prove(image.name, read_definition(image.name), folder / "image" / "root", image.store)
-        files.sync_tree(folder / "image")
-        (folder / "image").rename(image.folder)
+        _place(image, folder)
 
 
 def _stored(image: Image) -> Path | None:
@@ -158,33 +181,47 @@ def _stored(image: Image) -> Path | None:
         return None
 
 
-def _store(image: Image, tar: Path) -> Path:
+def _assemble_into(image: Image, mirrors: Mirrors, folder: Path, jobs: int) -> bool:
+    """Assemble an image in ``folder``/image; says whether that is the tree that was put together itself."""
+    (folder / "work").mkdir()
+    with log.step("Assembling"):
+        rootfs = assemble(image, mirrors, folder / "work", jobs=jobs)
+    is_tree = rootfs.is_tree
     try:
-        return image.store.take_file(tar, image.lock.rootfs_sha256)
+        rootfs.settle(image.store, folder / "image", image.lock.rootfs_sha256)
     except IntegrityError as e:
         raise IntegrityError(
             f"Image {image.name} came out differently from its lock. {e.message}",
             hint="This host's tools behave differently from those that made the lock: "
             f"./inv image {image.name} --verify says in which files.",
         ) from e
+    return is_tree
 
 
-def _adopt(root: Path, folder: Path) -> str:
-    """Do as `unpack` does with the tree that a tar was made of: what the tar does not hold goes."""
-    for path in [root, *root.rglob("*")]:
-        for name in os.listxattr(path, follow_symlinks=False):
-            os.removexattr(path, name, follow_symlinks=False)
-    folder.mkdir()
-    folder.chmod(0o755)
-    root.rename(folder / "root")
-    return _note(folder)
+def _check_unpacked(image: Image, folder: Path) -> None:
+    manifest = tree.manifest(folder / "root")
+    if tree.manifest_sha256(manifest) != image.lock.tree_sha256:
+        raise IntegrityError(f"Image {image.name} did not unpack to the files of its lock.")
+    (folder / "manifest").write_text(manifest, encoding="utf-8")
 
 
-def assemble(image: Image, mirrors: Mirrors, folder: Path, *, jobs: int) -> tuple[Path, Path | None]:
-    """Fetch an image's packages and make its tar, in ``folder``, whether it is the locked one or not.
+def _place(image: Image, folder: Path) -> None:
+    """Give a finished image in ``folder`` its name, durably, in the place of one that lacks its tar."""
+    files.sync_tree(folder / "image")
+    if image.folder.is_dir():
+        image.folder.rename(folder / "old")
+    (folder / "image").rename(image.folder)
+    files.sync_folder(image.folder.parent)
 
-    Returns the tar, and the tree that it was made of where that is left.
-    """
+
+def adopt(image: Image, folder: Path) -> None:
+    """Put an image in place that was just made in ``folder``/image, and of which the lock was made."""
+    with _alone(image):
+        _place(image, folder)
+
+
+def assemble(image: Image, mirrors: Mirrors, folder: Path, *, jobs: int) -> Rootfs:
+    """Fetch an image's packages and put it together in ``folder``, whether it is the locked one or not."""
     definition = read_definition(image.name)
     found = obtain(definition, image.lock, image.store, mirrors, jobs=jobs)
     return from_files(definition, image.lock, found, folder)
@@ -205,29 +242,9 @@ def obtain(
         raise
 
 
-def from_files(
-    definition: Definition, lock: Lock, found: Mapping[str, Path], folder: Path
-) -> tuple[Path, Path | None]:
-    """Make a lock's tar, in ``folder``, from files that were fetched; see `assemble`."""
+def from_files(definition: Definition, lock: Lock, found: Mapping[str, Path], folder: Path) -> Rootfs:
+    """Put together in ``folder`` what a lock is of, from files that were fetched."""
     if isinstance(lock, ArchLock):
         return arch.assemble(lock, found, folder)
     assert isinstance(definition, DebianDefinition)
-    return debian.assemble(definition, lock.packages, found, lock.source_date_epoch, folder), None
-
-
-def unpack(tar: Path, folder: Path) -> str:
-    """Unpack a root file system's tar into ``folder``/root, and return and keep the tree's manifest."""
-    root = folder / "root"
-    # mmdebstrap leaves /dev out with what is in it; bubblewrap mounts its own there.
-    (root / "dev").mkdir(parents=True)
-    for path in (folder, root, root / "dev"):
-        path.chmod(0o755)  # whatever this process's umask is
-    owner = "--same-owner" if os.geteuid() == 0 else "--no-same-owner"
-    run(["tar", "--extract", "--preserve-permissions", "--numeric-owner", owner, "--file", tar], cwd=root)
-    return _note(folder)
-
-
-def _note(folder: Path) -> str:
-    manifest = tree.manifest(folder / "root")
-    (folder / "manifest").write_text(manifest, encoding="utf-8")
-    return manifest
+    return Rootfs(debian.assemble(definition, lock.packages, found, lock.source_date_epoch, folder))

@@ -10,6 +10,7 @@ from pipeline.errors import HostError, UsageError
 from pipeline.fetch import fetch
 from pipeline.image import arch, assembly, debian, tree
 from pipeline.image.archive import ArchiveError
+from pipeline.image.assembly import Image
 from pipeline.image.definition import (
     ArchDefinition,
     DebianDefinition,
@@ -66,16 +67,17 @@ def make(name: str, store: Store, mirrors: Mirrors, *, jobs: int = 4, date: str 
         fetch([unfinished.kernel.source], store, mirrors, jobs=1)
     with scratch(store.root / "scratch", "lock") as folder, log.step(f"Assembling {name}"):
         (folder / "work").mkdir()
-        tar, _ = assembly.from_files(definition, unfinished, found, folder / "work")
-        entry = store.add_file(tar)
-        manifest = assembly.unpack(entry, folder / "image")
+        rootfs = assembly.from_files(definition, unfinished, found, folder / "work")
+        sha256 = rootfs.settle(store, folder / "image")
+        manifest = tree.manifest(folder / "image" / "root")
         prove(name, definition, folder / "image" / "root", store)
-    lock: Lock = msgspec.structs.replace(
-        unfinished,
-        rootfs_sha256=entry.name,
-        tree_sha256=tree.manifest_sha256(manifest),
-        image_id=DockerImage(entry.name, unfinished.source_date_epoch).id,
-    )
+        lock: Lock = msgspec.structs.replace(
+            unfinished,
+            rootfs_sha256=sha256,
+            tree_sha256=tree.manifest_sha256(manifest),
+            image_id=DockerImage(sha256, unfinished.source_date_epoch).id,
+        )
+        assembly.adopt(Image(name, lock, store), folder)
     if date:
         set_snapshot(name, date)
     files.write_text(lock_path(name), render_lock(lock))

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files, log
-from pipeline.errors import FailureError
+from pipeline import log
+from pipeline.errors import FailureError, IntegrityError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
+from pipeline.image.rootfs import Rootfs
 from pipeline.mirrors import Mirrors
 from pipeline.scratch import scratch
 
@@ -41,15 +42,15 @@ def verify(image: Image, mirrors: Mirrors, *, jobs: int) -> str:
     """
     with scratch(image.store.root / "scratch", "verify") as folder:
         first, second = (_assemble(image, mirrors, folder, jobs, part) for part in ("first", "second"))
-        found = files.sha256(first)
-        if found != files.sha256(second):
+        found = first.sha256()
+        if found != second.sha256():
+            tars = first.tar(folder / "first.tar"), second.tar(folder / "second.tar")
             raise UnrepeatableError(
                 f"Image {image.name} is not the same when it is assembled twice.",
-                hint=_listed(differences(first, second)),
+                hint=_listed(differences(*tars)),
             )
         if found != image.lock.rootfs_sha256:
-            locked = image.store.find(image.lock.rootfs_sha256, f"image {image.name}")
-            hint = _listed(differences(locked, first)) if locked else "The locked one is not in the store."
+            hint = _listed(_from_locked(image, first.tar(folder / "first.tar")))
             raise UnrepeatableError(
                 f"Image {image.name} is the same twice, but not the one of its lock: its tar has the SHA-256 "
                 f"{found} instead of {image.lock.rootfs_sha256}.",
@@ -58,11 +59,17 @@ def verify(image: Image, mirrors: Mirrors, *, jobs: int) -> str:
     return found
 
 
-def _assemble(image: Image, mirrors: Mirrors, folder: Path, jobs: int, part: str) -> Path:
+def _assemble(image: Image, mirrors: Mirrors, folder: Path, jobs: int, part: str) -> Rootfs:
     (folder / part).mkdir()
     with log.step(f"Assembling {image.name}, the {part} time"):
-        tar, _ = assembly.assemble(image, mirrors, folder / part, jobs=jobs)
-        return tar
+        return assembly.assemble(image, mirrors, folder / part, jobs=jobs)
+
+
+def _from_locked(image: Image, tar: Path) -> list[str]:
+    try:
+        return differences(image.layer(), tar)
+    except IntegrityError as e:
+        return [f"The locked one is not at hand to compare with. {e.message}"]
 
 
 def _listed(lines: list[str]) -> str:

@@ -34,6 +34,11 @@ class ArchImage:
         return (self.checkout.root.parent / "said").read_text()
 
     @property
+    def file(self) -> Path:
+        """What `image --export` wrote."""
+        return self.checkout.root.parent / "image.tar"
+
+    @property
     def lock_file(self) -> Path:
         return self.checkout.root / "containers" / f"{NAME}.lock"
 
@@ -94,7 +99,7 @@ def arch(shared_folder: Path, arch_archive: Archive) -> ArchImage:
         made = ArchImage(checkout, arch_archive)
         if not made.lock_file.exists():
             new_checkout(folder, arch_archive, server)
-            (folder / "said").write_text(checkout.run("image", NAME).fine().err)
+            (folder / "said").write_text(checkout.run("image", NAME, "--export", str(made.file)).fine().err)
     return made
 
 

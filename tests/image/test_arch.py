@@ -41,16 +41,6 @@ def places(arch: ArchImage, name: str) -> tuple[str, str]:
     return archive.places_of(file, file)
 
 
-def described(root: Path) -> dict[str, tuple[object, ...]]:
-    """All that a job could see of a tree, but for the contents, which have been compared with the lock."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in [root, *root.rglob("*")]:
-        info = path.lstat()
-        extra = os.listxattr(path, follow_symlinks=False)
-        found[str(path.relative_to(root))] = (info.st_mode, info.st_uid, info.st_gid, info.st_mtime, extra)
-    return found
-
-
 @pytest.fixture
 def another_host(arch: ArchImage, mirror: Server) -> Iterator[tuple[Checkout, list[str]]]:
     """A checkout with the lock, and a program that makes another host of this one: name, umask, user."""
@@ -223,8 +213,6 @@ def test_what_one_place_fails_to_give_comes_from_the_next(
         mirror.add(first["hello-libs++"], servers.status(404))
         done = elsewhere.run("image", NAME).fine()
     assert arch.lock.image_id in done.out
-    assembled, unpacked = (c.store / "images" / arch.lock.rootfs_sha256 for c in (elsewhere, arch.checkout))
-    assert described(assembled / "root") == described(unpacked / "root")
     said = dict.fromkeys(first, "")
     for line in done.err.splitlines():
         for name in first:
@@ -297,13 +285,23 @@ def test_an_archive_that_does_not_answer_is_one_sentence_and_a_way_out(
 # What becomes of it.
 
 
+def described(root: Path) -> dict[str, tuple[object, ...]]:
+    """All that a job could see of a tree, but for the contents, which have been compared with the lock."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [root, *root.rglob("*")]:
+        info = path.lstat()
+        extra = os.listxattr(path, follow_symlinks=False)
+        found[str(path.relative_to(root))] = (info.st_mode, info.st_uid, info.st_gid, info.st_mtime, extra)
+    return found
+
+
 def test_a_file_brings_the_image_to_a_machine_without_any_archive(
     arch: ArchImage, elsewhere: Checkout, tmp_path: Path
 ) -> None:
     """Or a machine without network could not rebuild what was built in this image."""
-    file = tmp_path / "image.tar"
-    arch.checkout.run("image", NAME, "--export", str(file)).fine()
-    subprocess.run(["tar", "--extract", "--file", file, "--one-top-level=layout"], cwd=tmp_path, check=True)
+    subprocess.run(
+        ["tar", "--extract", "--file", arch.file, "--one-top-level=layout"], cwd=tmp_path, check=True
+    )
     (index,) = msgspec.json.decode((tmp_path / "layout/index.json").read_bytes())["manifests"]
     blobs = tmp_path / "layout/blobs/sha256"
     manifest = msgspec.json.decode((blobs / index["digest"].partition(":")[2]).read_bytes())
@@ -312,7 +310,32 @@ def test_a_file_brings_the_image_to_a_machine_without_any_archive(
         assert files.sha256(path) == path.name
     offline = {"INVOKE_PIPELINE_DOWNLOADS": "1"}
     (elsewhere.root / "invoke.yaml").write_text('{"pipeline": {"release": "4.17"}}')
-    assert arch.lock.image_id in elsewhere.run("image", NAME, "--import", str(file), env=offline).fine().out
+    done = elsewhere.run("image", NAME, "--import", str(arch.file), env=offline).fine()
+    assert arch.lock.image_id in done.out
+    unpacked, assembled = (c.store / "images" / arch.lock.rootfs_sha256 for c in (elsewhere, arch.checkout))
+    assert described(unpacked / "root") == described(assembled / "root")
+
+
+def test_a_tree_that_no_longer_makes_its_tar_is_not_passed_off(
+    arch: ArchImage, elsewhere: Checkout, tmp_path: Path
+) -> None:
+    """What docker gets is packed from the tree when it is wanted; owners are in no manifest."""
+    root = elsewhere.store / "images" / arch.lock.rootfs_sha256 / "root"
+    for name in ("hello", "hello-libs++", "ed", "filesystem", "gcc-multilib"):
+        checkouts.borrow(arch.checkout.store, elsewhere.store, arch.package(name))
+    elsewhere.run("image", NAME).fine()
+    tar = elsewhere.store / "sha256" / arch.lock.rootfs_sha256[:2] / arch.lock.rootfs_sha256
+    assert tar.exists() is (os.geteuid() != 0)
+    tar.unlink(missing_ok=True)
+    file = tmp_path / "image.tar"
+    if os.geteuid() == 0:
+        os.chown(root / "etc" / "passwd", 1, 1)
+        err = elsewhere.run("image", NAME, "--export", str(file)).failed(3).err
+        assert "owners or permissions" in err
+        assert not file.exists()
+        assert not root.exists()
+    elsewhere.run("image", NAME, "--export", str(file)).fine()
+    assert file.read_bytes() == arch.file.read_bytes()
 
 
 def test_a_file_with_another_image_is_refused(arch: ArchImage, elsewhere: Checkout, tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ def release(
 ) -> None:
     """Fetch, build, check, build again and boot a release, then sum it up.
 
-    Example: ./inv release 4.2 --without stubdom,qemu-traditional
+    Example: ./inv release 4.2 --image debian-bullseye
     """
     from pipeline import summary
 

@@ -79,6 +79,49 @@ async def in_configurations(host: Host) -> str:
     return "a missing kernel, and initrd for ramdisk"
 
 
+async def on_a_host(host: Host) -> str:
+    """udev fails to execute a rule of xend, a service does not start with the host, another has died."""
+    await needs_doctor(host)
+    output = await host.succeed(
+        'echo \'SUBSYSTEM=="net", RUN+="socket:/org/xen/xend/udev_event"\' > /etc/udev/rules.d/xend.rules\n'
+        "udevadm control --reload; udevadm trigger --action=change /sys/class/net/lo; udevadm settle\n"
+        "systemctl --quiet disable xendomains.service; systemctl stop xenconsoled.service\n"
+        "journalctl --boot --no-pager --quiet --unit systemd-udevd.service | grep udev_event",
+        host.limits.xl,
+    )
+    host.keep("udev.log", output)
+    await diagnose(
+        host,
+        "rm /etc/udev/rules.d/xend.rules",
+        "systemctl enable --now xendomains.service",
+        "xenconsoled.service is enabled, but inactive",
+    )
+    await host.succeed(
+        "rm /etc/udev/rules.d/xend.rules; udevadm control --reload\n"
+        "systemctl --quiet enable xendomains.service; systemctl start xenconsoled.service",
+        host.limits.xl,
+    )
+    return "each diagnosed, with its remedy"
+
+
+async def at_the_prompt(host: Host) -> str:
+    """A guest without xen-blkfront waits for ctrl-d, and xen-doctor says what it lacks."""
+    await needs_doctor(host)
+    console = "/var/log/xen/console/guest-smoke-stuck.log"
+    output = await host.succeed(
+        "set -e; truncate -s 1M /var/lib/smoke-stuck.img; xl create /usr/lib/smoke/guest/stuck.xl\n"
+        f"for i in $(seq 60); do ! grep -qs Control-D {console} || break; sleep 1; done; cat {console}",
+        host.limits.xl,
+        waits=True,
+    )
+    host.keep("console.log", output)
+    if "Control-D" not in output:
+        raise CheckFailedError("The guest has not come to the prompt of its initramfs.", hint=end(output))
+    found = await diagnose(host, "lacks xen-blkfront")
+    await host.succeed("xl destroy smoke-stuck", host.limits.xl)
+    return found.removeprefix("problem: ").partition(":")[0]
+
+
 CASES = (
     Case("errors-dom0", "what is wrong in dom0 is diagnosed", in_dom0),
     Case("errors-configuration", "what is wrong in a guest's configuration is diagnosed", in_configurations),

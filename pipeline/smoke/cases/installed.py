@@ -6,14 +6,13 @@ import asyncio
 import re
 
 from pipeline.smoke.case import Case, Host, Tier, end
-from pipeline.smoke.cases import boot
-from pipeline.smoke.cases.errors import diagnose, needs_doctor
-from pipeline.smoke.cases.install import GUEST, SERVICES, restart
+from pipeline.smoke.cases import autostart, boot, errors
+from pipeline.smoke.cases.errors import needs_doctor
+from pipeline.smoke.cases.install import SERVICES, restart
 from pipeline.smoke.errors import CheckFailedError, HangError, UnitFailedError
 
 POLL = 3.0
 """Seconds between two looks at whether the host is up; each costs an emulated machine half a second."""
-_LOG = f"/var/log/xen/console/guest-{GUEST}.log"
 
 
 async def up(host: Host) -> str:
@@ -135,113 +134,10 @@ async def doctor(host: Host) -> str:
     return reply.output.strip().splitlines()[-1]
 
 
-async def faults(host: Host) -> str:
-    """udev fails to execute a rule of xend, a service does not start with the host, another has died."""
-    await needs_doctor(host)
-    output = await host.succeed(
-        'echo \'SUBSYSTEM=="net", RUN+="socket:/org/xen/xend/udev_event"\' > /etc/udev/rules.d/xend.rules\n'
-        "udevadm control --reload; udevadm trigger --action=change /sys/class/net/lo; udevadm settle\n"
-        "systemctl --quiet disable xendomains.service; systemctl stop xenconsoled.service\n"
-        "journalctl --boot --no-pager --quiet --unit systemd-udevd.service | grep udev_event",
-        host.limits.xl,
-    )
-    host.keep("udev.log", output)
-    await diagnose(
-        host,
-        "rm /etc/udev/rules.d/xend.rules",
-        "systemctl enable --now xendomains.service",
-        "xenconsoled.service is enabled, but inactive",
-    )
-    await host.succeed(
-        "rm /etc/udev/rules.d/xend.rules; udevadm control --reload\n"
-        "systemctl --quiet enable xendomains.service; systemctl start xenconsoled.service",
-        host.limits.xl,
-    )
-    return "each diagnosed, with its remedy"
-
-
-async def at_the_prompt(host: Host) -> str:
-    """A guest without xen-blkfront waits for ctrl-d, and xen-doctor says what it lacks."""
-    await needs_doctor(host)
-    console = "/var/log/xen/console/guest-smoke-stuck.log"
-    output = await host.succeed(
-        "set -e; truncate -s 1M /var/lib/smoke-stuck.img; xl create /usr/lib/smoke/guest/stuck.xl\n"
-        f"for i in $(seq 60); do ! grep -qs Control-D {console} || break; sleep 1; done; cat {console}",
-        host.limits.xl,
-        waits=True,
-    )
-    host.keep("console.log", output)
-    if "Control-D" not in output:
-        raise CheckFailedError("The guest has not come to the prompt of its initramfs.", hint=end(output))
-    found = await diagnose(host, "lacks xen-blkfront")
-    await host.succeed("xl destroy smoke-stuck", host.limits.xl)
-    return found.removeprefix("problem: ").partition(":")[0]
-
-
-async def autostart(host: Host) -> str:
-    """xendomains has started the guest of /etc/xen/auto, and it has come to its init."""
-    output = await host.succeed(
-        f"xl list {GUEST}; tries=0\n"
-        f"until grep -q 'SMOKE-GUEST-TICK 2' {_LOG}; do\n"
-        "    tries=$((tries + 1)); [ $tries -lt 60 ] || break; sleep 1\n"
-        f"done; cat {_LOG}",
-        host.limits.xl,
-        waits=True,
-    )
-    host.keep("guest.log", output)
-    if "SMOKE-GUEST-TICK 2" not in output:
-        raise CheckFailedError(f"{GUEST} was started, but has not come to its init.", hint=end(output))
-    return f"{GUEST} runs"
-
-
 async def to_fstab(host: Host) -> str:
     """The page's line for xenfs goes into /etc/fstab, and the host restarts; its guest is saved first."""
     await host.succeed("echo 'none /proc/xen xenfs defaults 0 0' >> /etc/fstab")
     return await restart(host)
-
-
-async def came_back(host: Host) -> str:
-    """The guest of before the restart runs on: it was saved when the host stopped, and restored."""
-    output = await host.succeed(
-        f"before=$(grep -c GUEST-TICK {_LOG}); tries=0; xl list {GUEST}\n"
-        f'until [ "$(grep -c GUEST-TICK {_LOG})" -gt "$before" ]; do\n'
-        "    tries=$((tries + 1)); [ $tries -lt 60 ] || break; sleep 1\n"
-        f"done; ls /var/lib/xen/save; cat {_LOG}",
-        host.limits.xl,
-        waits=True,
-    )
-    host.keep("guest.log", output)
-    ticks = [int(tick) for tick in re.findall(r"SMOKE-GUEST-TICK (\d+)", output)]
-    if output.count("SMOKE-GUEST-UP") != 1 or ticks != sorted(ticks):
-        raise CheckFailedError("The guest was started afresh, and not restored.", hint=end(output))
-    return f"saved and restored, at tick {ticks[-1]}"
-
-
-async def power_off(host: Host) -> str:
-    """With saving switched off in /etc/conf.d/xendomains, the host shuts its guest down and powers off."""
-    await host.succeed("sed -i 's/^XENDOMAINS_SAVE=.*/XENDOMAINS_SAVE=/' /etc/conf.d/xendomains")
-    return await _off(host)
-
-
-async def _off(host: Host) -> str:
-    await host.succeed("(sleep 0.5; systemctl poweroff) >/dev/null 2>&1 &")
-    left = await host.machine.wait_exit(host.limits.power_off)
-    if left.status != 0 or left.reason != "guest-shutdown":
-        raise CheckFailedError(f"QEMU ended with return code {left.status}, reason {left.reason}.")
-    return "guest-shutdown, QEMU ended with 0"
-
-
-async def in_order(host: Host) -> str:
-    """When the host powered off, the guest was told to shut down, and did so in order."""
-    output = await host.succeed(
-        f"cat {_LOG}; journalctl --boot -1 --no-pager --quiet --output cat --unit xendomains.service"
-    )
-    host.keep("stop.log", output)
-    if "SMOKE-GUEST-DOWN in order" not in output:
-        raise CheckFailedError(
-            "The guest was not shut down in order when the host powered off.", hint=end(output)
-        )
-    return "the guest's own poweroff ran"
 
 
 async def by_uefi(host: Host) -> str:
@@ -273,11 +169,11 @@ FIRST = _named(
     Case("xenfs-unit", "xenfs by the mount unit", xenfs_by_unit, Tier.FULL),
     _BRIDGE,
     _XL_LIST,
-    Case("autostart", "xendomains starts the guest of /etc/xen/auto", autostart, Tier.FULL),
+    Case("autostart", "xendomains starts the guest of /etc/xen/auto", autostart.runs, Tier.FULL),
     Case("xen-doctor", "xen-doctor finds nothing wrong", doctor, Tier.FULL),
     _JOURNAL,
-    Case("faults", "faults of services and udev are diagnosed", faults, Tier.FULL),
-    Case("prompt", "a guest that waits for ctrl-d is diagnosed", at_the_prompt, Tier.FULL),
+    Case("faults", "faults of services and udev are diagnosed", errors.on_a_host, Tier.FULL),
+    Case("prompt", "a guest that waits for ctrl-d is diagnosed", errors.at_the_prompt, Tier.FULL),
     Case("restart", "the host saves its guest and restarts", to_fstab, Tier.FULL, vital=True),
 )
 """Started by GRUB for the first time, in order; the last one ends the machine."""
@@ -290,9 +186,9 @@ AGAIN = _named(
     Case("xenfs-fstab", "xenfs by the line in fstab", xenfs_by_fstab, Tier.FULL),
     _BRIDGE,
     _XL_LIST,
-    Case("guest", "the guest is restored", came_back, Tier.FULL),
+    Case("guest", "the guest is restored", autostart.came_back, Tier.FULL),
     _JOURNAL,
-    Case("power-off", "the host powers off", power_off, Tier.FULL, vital=True),
+    Case("power-off", "the host powers off", autostart.power_off, Tier.FULL, vital=True),
 )
 """After the restart."""
 
@@ -302,7 +198,7 @@ UEFI = _named(
     _UP,
     Case("firmware", "xen.efi was started by UEFI", by_uefi, Tier.FULL),
     _XL_LIST,
-    Case("stopped", "the guest was shut down in order", in_order, Tier.FULL),
-    Case("power-off", "the host powers off", _off, Tier.FULL, vital=True),
+    Case("stopped", "the guest was shut down in order", autostart.in_order, Tier.FULL),
+    Case("power-off", "the host powers off", autostart.off, Tier.FULL, vital=True),
 )
 """The same disk, started by UEFI firmware."""

@@ -90,7 +90,7 @@ def main() -> int:
         how = ""
     if step == "smoke":
         boot(newest / step, panics=how == "red")
-    if "--tier" in sys.argv:
+    if "--suite" in sys.argv:
         how = how or fault(folder, "host") or broken(folder, "host", lock["commit"])
         boot(newest / "host", panics=how == "red")
     if how == "hang":

@@ -157,6 +157,9 @@ def _unforeseen(error: Exception) -> int:
             hint="ulimit -u says how many there may be, and pids.max those of a cgroup.",
         )
         return ExitStatus.HOST
+    if not _more_files():
+        log.error("This user may open too few files at a time.", hint="ulimit -n says how many.")
+        return ExitStatus.HOST
     if isinstance(error, MemoryError):
         log.error("This host gives no more memory.", hint="./inv doctor says how much is needed.")
         return ExitStatus.HOST
@@ -168,6 +171,20 @@ def _unforeseen(error: Exception) -> int:
         hint=f"That is a mistake in it; what led there is in {said}.",
     )
     return ExitStatus.HOST
+
+
+def _more_files() -> bool:
+    """Whether this process may open a few more files."""
+    opened: list[int] = []
+    try:
+        while len(opened) < 16:
+            opened.append(os.open("/", os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return True
 
 
 def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[str]:

@@ -234,10 +234,15 @@ def _translated(limits: Limits) -> Iterator[None]:
             raise RefusedError(f"its certificate is not trusted: {cause.verify_message}") from e
         if isinstance(cause, http.client.IncompleteRead):
             raise TransientError("the connection ended too early") from e
-        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        raise TransientError(reason, unreachable=isinstance(e, requests.ConnectionError)) from e
+        raise TransientError(why(e), unreachable=isinstance(e, requests.ConnectionError)) from e
     except requests.RequestException as e:
         raise RefusedError(str(e)) from e
+
+
+def why(error: BaseException) -> str:
+    """Say what was at the bottom of an error of requests or of what is built on it."""
+    cause = _root(error)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def _root(error: BaseException) -> BaseException:

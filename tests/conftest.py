@@ -131,7 +131,7 @@ def _docker_answers(host: str | None) -> bool:
     return False
 
 
-def _start_docker(folder: Path) -> tuple[str, int]:
+def start_docker(folder: Path) -> tuple[str, int]:
     """Start an engine of the tests' own and return its address and process id."""
     folder.mkdir(exist_ok=True)
     host = f"unix://{folder}/socket"
@@ -163,7 +163,7 @@ def docker_host(shared_folder: Path) -> Iterator[str]:
         state = json.loads(state_path.read_text()) if state_path.exists() else None
         if state is None:
             folder = Path(f"/tmp/docker-{secrets.token_hex(4)}")
-            host, pid = _start_docker(folder)
+            host, pid = start_docker(folder)
             state = {"host": host, "pid": pid, "users": 0, "folder": str(folder)}
         state["users"] += 1
         state_path.write_text(json.dumps(state))

@@ -15,6 +15,7 @@ from pipeline.engine.bubblewrap import probe
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Limits
 from pipeline.errors import PipelineError
+from pipeline.transport import why
 
 _PART = "engines"
 _NAMESPACES = (
@@ -103,7 +104,7 @@ def _why_silent(address: str, error: Exception) -> tuple[str, str]:
                 "Join the group docker, use a rootless engine, " + other,
             )
         return f"Nobody answers at {socket}.", "systemctl restart docker, " + other
-    return f"Nobody answers at {address}: {str(error).rpartition(': ')[2]}", "Look at DOCKER_HOST, " + other
+    return f"Nobody answers at {address}: {why(error)}.", "Look at DOCKER_HOST, " + other
 
 
 def _abilities(info: dict[str, Any], bad: State) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from pipeline.mirrors import Mirrors
 from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.source import GitSource, Source
-from pipeline.transport import shown
+from pipeline.transport import shown, why
 
 if TYPE_CHECKING:
     from pipeline.release import Release
@@ -129,17 +129,7 @@ def _ask_server(url: str) -> tuple[str, float | None]:
                 return "", date
             return f"answers HTTP {answer.status_code} {answer.reason or ''}".rstrip(), date
     except (requests.RequestException, ValueError) as e:
-        return _root(e), None
-
-
-def _root(error: BaseException) -> str:
-    """The reason at the bottom of what requests and urllib3 have wrapped around it."""
-    text = str(error)
-    while (inner := getattr(error, "reason", None) or (error.args[0] if error.args else None)) is not None:
-        if not isinstance(inner, BaseException):
-            break
-        error, text = inner, str(inner)
-    return text.rpartition(": ")[2] or type(error).__name__
+        return why(e), None
 
 
 def _seconds(date: str | None) -> float | None:

@@ -216,8 +216,11 @@ $SIG{CHLD} = sub { };  # so that it ends the wait below
 while (1) {
   my $done = waitpid($child, 1);
   if ($done == $child) {
+    my $status = $?;
     say_last("network", @$_[1 .. 3]) for values %asking;
-    exit($? & 127 ? 128 + ($? & 127) : $? >> 8);
+    # Whatever it failed of, a full disk is the likelier reason.
+    say_last("disk", "none", 0) if $status && free_bytes() < 1 << 20;
+    exit($status & 127 ? 128 + ($status & 127) : $status >> 8);
   }
   my $ready = "";
   vec($ready, fileno($listener), 1) = 1;

@@ -66,6 +66,11 @@ class Told:
             case ["disk", "quota", used] if used.isdigit():
                 said = f"The job's files took {log.size(int(used))}, and it may have {log.size(limit)}."
                 raise DiskQuotaError(said, hint=tail)
+            case ["disk", "none", _]:
+                raise DiskQuotaError(
+                    "The disk that the job's workspace is on is full, and the job failed.",
+                    hint=f"Free some space there: ./inv doctor says how much is needed.\n{tail}".rstrip(),
+                )
             case ["disk", *_]:
                 raise DiskQuotaError(
                     "The job was ended before it had filled the disk that its workspace is on.",

@@ -318,7 +318,7 @@ def smoke(
     steps, packages, results = _packages(context, target, expect, without, image)
     if choice.on_host:
         again = ("./inv", "smoke", *target, *choice.words)
-        _print(f"smoke: {steps.smoke_host(packages, results, choice.cases, again)}")
+        _print(f"smoke: {steps.smoke_host(packages, results, choice.cases, again, choice.terminal())}")
         return
     chosen = choice.open()
     terminal = choice.terminal(chosen)

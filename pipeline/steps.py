@@ -309,18 +309,20 @@ class Steps:
         results: Path,
         cases: Sequence[str] = (),
         command: Sequence[str] = (),
+        terminal: Terminal | None = None,
     ) -> str:
         """Make the full tier of the smoke boots: a whole host, on which the packages are installed.
 
         Verdicts and logs go to ``results``/host. ``cases`` names some to make alone. All of them are
-        not made again on packages that have passed. ``command`` makes them again. Returns how it ended.
+        not made again on packages that have passed. ``command`` makes them again, ``terminal`` is
+        attached to the machine of its case. Returns how it ended.
         Raises CheckFailedError, and UsageError where no host's image goes with the release's.
         """
         name = self.host_image
         if not name:
             raise UsageError(f"Image {self.release.image} names no host to install on (at dom0).")
         if cases:
-            return self._smoke_host(packages, name, results / "host-some", command, cases)
+            return self._smoke_host(packages, name, results / "host-some", command, cases, terminal)
         code = Path(__file__).parent / "smoke"
         key = _key(packages, self.release.xen_version, self.named_image(name).id, code)
         kept = results / "host" / "passed"
@@ -345,6 +347,7 @@ class Steps:
         output: Path,
         command: Sequence[str],
         cases: Sequence[str] = (),
+        terminal: Terminal | None = None,
     ) -> str:
         from pipeline.fetch import fetch
         from pipeline.smoke.full.tier import smoke_host
@@ -365,6 +368,7 @@ class Steps:
                 scratch=settings.open_store.root / "smoke",
                 only=cases,
                 rerun=command or ("./inv", "smoke", self.release.name, "--suite", "full"),
+                terminal=terminal,
             )
         failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
         log.info(f"Results and serial logs: {output}")

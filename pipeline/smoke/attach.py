@@ -24,18 +24,22 @@ _IFLAG, _OFLAG, _CFLAG, _LFLAG = range(4)
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal, by the descriptors of its two directions, that is attached to the machine of one case."""
+    """A terminal, by the descriptors of its two directions, that is attached to the machine of one case.
+
+    ``shell`` says that dom0 has one for it.
+    """
 
     case: str
     input: int
     output: int
+    shell: bool = True
 
     @classmethod
-    def own(cls, case: str) -> Terminal:
+    def own(cls, case: str, *, shell: bool = True) -> Terminal:
         """The terminal that this program runs in. Raises UsageError where there is none."""
         if not sys.stdin.isatty() or not sys.stdout.isatty():
             raise UsageError("--attach needs a terminal.", hint="Without it, the console is in the results.")
-        return cls(case, sys.stdin.fileno(), sys.stdout.fileno())
+        return cls(case, sys.stdin.fileno(), sys.stdout.fileno(), shell)
 
     @contextlib.asynccontextmanager
     async def attached(self, machine: Machine) -> AsyncIterator[None]:
@@ -45,7 +49,8 @@ class Terminal:
         """
         left = asyncio.Event()
         with _raw(self.input), self._joined(machine, left):
-            self._say(f"attached to the machine of {self.case}: Enter for a shell, Ctrl-\\ to leave")
+            shell = "Enter for a shell, " if self.shell else ""
+            self._say(f"attached to the machine of {self.case}: {shell}Ctrl-\\ to leave")
             try:
                 yield
             finally:

@@ -34,8 +34,8 @@ class Choice:
         """Whether it is made on a whole host. Raises UsageError for what does not belong to that."""
         if self.suite != FULL:
             return False
-        if self.xtf or self.lists or self.attach:
-            raise UsageError("--xtf, --known and --attach do not belong to --suite full.")
+        if self.xtf or self.lists:
+            raise UsageError("--xtf and --known do not belong to --suite full.")
         return True
 
     @property
@@ -63,11 +63,16 @@ class Choice:
         lists = [Path(path).expanduser() for path in self.lists]
         return xtf(Path(self.xtf).expanduser(), self.cases, lists)
 
-    def terminal(self, suite: Suite) -> Terminal | None:
-        """Return this program's terminal, where it is to be attached. Raises UsageError."""
+    def terminal(self, suite: Suite | None = None) -> Terminal | None:
+        """Return this program's terminal, where it is to be attached. Raises UsageError.
+
+        A whole host has no suite: its cases are known to the full tier only.
+        """
         if not self.attach:
             return None
-        if len(self.cases) == 1:
+        if len(self.cases) == 1 and suite is None:
+            return Terminal.own(self.cases[0], shell=False)
+        if len(self.cases) == 1 and suite is not None:
             # Words of XTF may stand for one test, too; and a case of the boot test brings others along.
             names = {case.name for case in (*suite.boot, *suite.guests)}
             if self.cases[0] in names or len(names) == 1:

@@ -90,3 +90,14 @@ def test_the_same_suite_again(xtf: str) -> None:
     assert Choice("xtf", ("x",), "my xtf", ("a", "b")).words == [
         *("--suite", "xtf", "--xtf", "my xtf", "--known", "a", "--known", "b")
     ]
+
+
+@pytest.mark.parametrize("cases", [(), ("one", "other")])
+def test_attach_to_a_whole_host_needs_one_case(cases: tuple[str, ...]) -> None:
+    """If this fails, the command beside a red case of the full tier is refused, or waits at any machine."""
+    with pytest.raises(UsageError, match="one --case"):
+        Choice("full", cases, attach=True).terminal()
+    one = Choice("full", ("boot",), attach=True)
+    assert one.on_host
+    with pytest.raises(UsageError, match="needs a terminal"):
+        one.terminal()

@@ -23,6 +23,7 @@ from pipeline.run import run
 from pipeline.scratch import scratch as scratch_folder
 from pipeline.smoke import page, results
 from pipeline.smoke.accelerator import Accelerator, choose
+from pipeline.smoke.attach import Terminal
 from pipeline.smoke.case import Case, Facts, Limits
 from pipeline.smoke.cases.install import CASES as INSTALL
 from pipeline.smoke.cases.installed import AGAIN, FIRST, UEFI
@@ -178,6 +179,7 @@ def smoke_host(
     rerun: Sequence[str] = (),
     limits: Limits = LIMITS,
     accelerator: Accelerator | None = None,
+    terminal: Terminal | None = None,
 ) -> SmokeResult:
     """Make the cases of the full tier on packages; write the evidence to ``output``.
 
@@ -190,7 +192,7 @@ def smoke_host(
     stages = chosen(only)
     accelerator = accelerator or choose(find_xen(read_packages(packages)))
     log.info(f"accelerator: {accelerator.kind} ({accelerator.reason})")
-    runner = Runner(Facts(xen_version, accelerator), limits, scratch / "machines")
+    runner = Runner(Facts(xen_version, accelerator), limits, scratch / "machines", terminal=terminal)
     with (
         base(image_root, kernel, scratch / "hosts") as found,
         scratch_folder(scratch / "machines", "host") as work,

@@ -1,23 +1,23 @@
-"""Builds of a branch with ccache and without: ``python -m benchmarks.ccache [RELEASE] [COMMITS]``.
+"""Builds of a branch with ccache and without: ``python -m benchmarks.ccache [RELEASE [COMMITS [WITHOUT]]]``.
 
 The night before, COMMITS older (10 without it), fills an empty cache. Then tonight's commit is built without
 ccache, with it, and with it once more. Prints each build's seconds (of the clock, and of processors), the
-share of the compiled files that the cache had, and whether the packages are the same, byte for byte.
+share of the compiled files that the cache had, ratios, and whether the packages are the same, byte for byte.
+WITHOUT names features to leave out.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from invoke.config import Config
 
+from benchmarks._cost import Cost, measure
 from pipeline import build as builds
 from pipeline import files, records, release
 from pipeline.git import history as histories
@@ -29,20 +29,29 @@ from tests import checkouts
 
 
 @dataclass(frozen=True)
+class Built:
+    """What a build cost, and the hashes of its packages."""
+
+    cost: Cost
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Site:
-    """A store without anything compiled, and a folder for what is built."""
+    """A store without anything compiled, and a folder for what is built of a release."""
 
     folder: Path
     settings: Settings
     name: str
+    without: str
 
     @property
     def store(self) -> Path:
         """The store."""
         return self.folder / "store"
 
-    def build(self, title: str, lock: BranchLock, *words: str) -> dict[str, str]:
-        """Build what a lock says, print what it cost, and return the packages' hashes."""
+    def build(self, title: str, lock: BranchLock, *words: str) -> Built:
+        """Build what a lock says, and print what it cost."""
         for note in self.store.glob("compiled/*.json"):
             note.unlink()
         path = self.folder / "lock.json"
@@ -53,24 +62,18 @@ class Site:
             "INVOKE_PIPELINE_STORE": str(self.store),
             "INVOKE_PIPELINE_ARTIFACTS": str(artifacts),
         }
-        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [PROJECT / "inv", "build", self.name, "--lock", path, *words],
-            env=env,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        argv: list[str | Path] = [PROJECT / "inv", "build", self.name, "--lock", path, *words]
+        argv += ["--without", self.without] if self.without else []
+        cost = measure(lambda: subprocess.run(argv, env=env, check=True, stdout=subprocess.DEVNULL))
         found = builds.newest(artifacts, self.name)
         use = found.record.ccache
         hits = "" if use is None else f"; {use}: {use.share:.1%}"
-        sys.stdout.write(f"{title:<24}{time.monotonic() - start:7.0f} s, {cpu:6.0f} s of processors{hits}\n")
+        sys.stdout.write(f"{title:<24}{cost.time:7.0f} s, {cost.cpu:6.0f} s of processors{hits}\n")
         sys.stdout.flush()
-        return found.hashes
+        return Built(cost, found.hashes)
 
 
-def prepare(folder: Path, name: str) -> Site:
+def prepare(folder: Path, name: str, without: str) -> Site:
     """Give an empty store what builds of a release need, but for its sources."""
     config = Config()
     config.set_project_location(str(PROJECT))
@@ -80,7 +83,7 @@ def prepare(folder: Path, name: str) -> Site:
     subprocess.run([PROJECT / "inv", "image", image], check=True, stdout=subprocess.DEVNULL)
     lock = parse_lock(PROJECT / "containers" / f"{image}.lock", arch=False)
     checkouts.private_store(folder / "store", settings.open_store.root, lock.rootfs_sha256)
-    return Site(folder, settings, name)
+    return Site(folder, settings, name, without)
 
 
 def locks(site: Site, commits: int) -> tuple[BranchLock, BranchLock]:
@@ -96,19 +99,21 @@ def locks(site: Site, commits: int) -> tuple[BranchLock, BranchLock]:
         return first, second
 
 
-def main(name: str = "unstable", commits: str = "10") -> None:
+def main(name: str = "unstable", commits: str = "10", without: str = "") -> None:
     """Compare."""
     with tempfile.TemporaryDirectory(prefix="ccache-") as folder:
-        site = prepare(Path(folder), name)
+        site = prepare(Path(folder), name, without)
         before, tonight = locks(site, int(commits))
         sys.stdout.write(f"{before.version}, then {tonight.version}\n")
         site.build("the night before", before, "--ccache")
         cold = site.build("without", tonight)
         warm = site.build("with", tonight, "--ccache")
         again = site.build("with, the same again", tonight, "--ccache")
-        same = "the same bytes" if cold == warm == again else "NOT THE SAME BYTES"
-        sys.stdout.write(f"{', '.join(cold)}: {same}\n")
-    sys.exit(0 if cold == warm == again else 1)
+    for one, what in ((warm, "with ccache to without"), (again, "with all of it in the cache to without")):
+        sys.stdout.write(f"ratio {one.cost.cpu / cold.cost.cpu:.2f} of processor seconds {what}\n")
+    same = cold.hashes == warm.hashes == again.hashes
+    sys.stdout.write(f"{', '.join(cold.hashes)}: {'the same bytes' if same else 'NOT THE SAME BYTES'}\n")
+    sys.exit(0 if same else 1)
 
 
 if __name__ == "__main__":

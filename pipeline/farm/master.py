@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from pipeline.run import tail
 
 _TIMEOUT = 30.0
 _POLL = 1.0
+_TRIES = 10
+"""How often a busy master is asked for one answer."""
 # Buildbot's documentation, "Build Result Codes".
 _RESULTS = ("success", "warnings", "failure", "skipped", "exception", "retry", "cancelled")
 _FINE = ("success", "warnings")
@@ -50,7 +53,7 @@ class Master:
     def answers(self) -> bool:
         """Whether it does."""
         try:
-            self._get("application.spec")
+            self._ask("GET", "application.spec")
         except HostError:
             return False
         return True
@@ -128,11 +131,21 @@ class Master:
         return self._names[kind].get(number, str(number))
 
     def _get(self, path: str) -> Any:
+        """Ask, and where the answer is none ask again: a busy master now and then sends half of one."""
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(HostError):
+                return self._ask("GET", path)
+            self.watch()
+            time.sleep(_POLL)
         return self._ask("GET", path)
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
+        # Not compressed: under load, Buildbot says gzip of what is plain.
+        plain = {"Accept-Encoding": "identity"}
         try:
-            answer = requests.request(method, f"{self.url}api/v2/{path}", json=body, timeout=_TIMEOUT)
+            answer = requests.request(
+                method, f"{self.url}api/v2/{path}", json=body, headers=plain, timeout=_TIMEOUT
+            )
             answer.raise_for_status()
             return answer.json()
         except requests.RequestException as e:

@@ -8,9 +8,11 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,34 @@ def test_one_worker_is_no_farm(tmp_path: Path) -> None:
     """It would wait for ever for another one to build it again."""
     with pytest.raises(UsageError, match="two workers"):
         Farm(Settings(release="4.17"), tmp_path, 1, 0)
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Answers as a busy Buildbot did: the first times with what is no answer."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        self.send_response(200)
+        body = b'{"builds": []}'
+        if self.asked < 3:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_busy_master_is_asked_again() -> None:
+    """One answer that cannot be read ended a release after three quarters of an hour."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert Master(f"http://127.0.0.1:{server.server_port}/").busy() == {}
+        server.shutdown()
+    assert Busy.asked == 3
 
 
 def free_port() -> int:

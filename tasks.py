@@ -569,19 +569,27 @@ def send(
 @task(
     positional=[],
     help={
-        "release": _RELEASE_HELP["release"],
+        **_RELEASE_HELP,
         "no-build": "Do not build the folder with plain makepkg first.",
         "dry-run": "Show what would be pushed, and push nothing.",
     },
 )
-def aur_push(context: Context, release: str = "", no_build: bool = False, dry_run: bool = False) -> None:
+def aur_push(
+    context: Context,
+    release: str = "",
+    without: str = "",
+    image: str = "",
+    no_build: bool = False,
+    dry_run: bool = False,
+) -> None:
     """Build a release's AUR folder as an AUR user would, check it, and push it to the AUR.
 
     Example: ./inv aur.push 4.17 --dry-run
     """
     from pipeline import aur
 
-    _print(aur.command(_steps(context, release), build_first=not no_build, dry_run=dry_run))
+    steps = _steps(context, release, without, image)
+    _print(aur.command(steps, build_first=not no_build, dry_run=dry_run))
 
 
 @task(

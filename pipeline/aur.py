@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline import log
 from pipeline.engine.job import Engine, Job
 from pipeline.errors import CommandError, FailureError, HostError, UsageError
+from pipeline.git import clone
 from pipeline.image.assembly import Image
 from pipeline.run import run
 from pipeline.scratch import scratch
@@ -115,18 +116,27 @@ def _check_package(folder: Path, name: str, fields: Mapping[str, Sequence[str]])
                     raise RejectedError(f"{name}: the folder has no {value} (at {field}).")
 
 
+# Without network, makepkg takes a clone that lies beside the PKGBUILD, and need not update it.
+_MAKEPKG = """
+for clone in clones/*.tar; do
+  [ ! -e "$clone" ] || tar --extract --file "$clone"
+done
+# The image may have Debian's packages, of which its pacman knows nothing.
+exec makepkg --nodeps --noconfirm --nocolor --holdver
+"""
+
+
 def build(folder: Path, sources: Mapping[str, Path], image: Image, engine: Engine, work: Path) -> list[str]:
     """Build a folder with plain makepkg in a clean image, as an AUR user would.
 
-    Returns the packages' names. ``sources`` are the files that makepkg would download. Raises FailureError
-    where it does not build.
+    Returns the packages' names. ``sources`` are the files that makepkg would download, and as
+    ``clones/NAME.tar`` the repositories that it would clone. Raises FailureError where it does not build.
     """
     inputs = {path.name: path for path in folder.iterdir() if path.is_file()} | dict(sources)
     with scratch(work, "aur") as temporary, log.step("Building as an AUR user would: plain makepkg"):
         output = temporary / "output"
         output.mkdir()
-        # The image has Debian's packages, of which its pacman knows nothing.
-        command = ("makepkg", "--nodeps", "--noconfirm", "--nocolor")
+        command = ("/bin/bash", "-euc", _MAKEPKG)
         job = Job(command, inputs, environment={"PKGDEST": "/build/output"})
         engine.run(job, image, output, lambda line: log.info(line) if line.startswith("==> ") else None)
         made = sorted(path.name for path in output.glob("*.pkg.tar*"))
@@ -141,17 +151,27 @@ def command(steps: Steps, *, build_first: bool, dry_run: bool) -> str:
     work = steps.settings.open_store.root / "scratch"
     if not build_first:
         log.warn("The folder is not built before it is pushed.")
-    elif steps.release.git:
-        raise UsageError(
-            f"Release {steps.release.name} has git sources, which makepkg cannot take from the store.",
-            hint="--no-build pushes without building the folder as an AUR user would.",
-        )
     else:
-        sources = {s.name: path for s, path in steps.fetch().items() if isinstance(s, Source)}
-        made = build(folder, sources, steps.packaging_image(), steps.engine, work)
+        made = _build(steps, folder, work)
         log.info(f"makepkg made {', '.join(made)}")
     printed = (folder / ".SRCINFO").read_text(encoding="utf-8")
     return push(folder, steps.settings.aur, printed, work, dry_run=dry_run)
+
+
+def _build(steps: Steps, folder: Path, work: Path) -> list[str]:
+    image = steps.image()
+    if not (image.root / "usr/bin/makepkg").exists():
+        raise UsageError(
+            f"Image {image.name} has no makepkg, with which an AUR user builds the folder.",
+            hint="--no-build pushes without that build.",
+        )
+    found = steps.fetch()
+    with scratch(work, "clones") as temporary:
+        sources = {source.name: path for source, path in found.items() if isinstance(source, Source)}
+        for commit in steps.release.git:
+            name = f"{commit.name}.tar"
+            sources[f"clones/{name}"] = clone.pack(commit, steps.settings.open_store, temporary / name)
+        return build(folder, sources, image, steps.engine, work)
 
 
 def push(folder: Path, url: str, printed: str, work: Path, *, dry_run: bool = False) -> str:
@@ -162,24 +182,24 @@ def push(folder: Path, url: str, printed: str, work: Path, *, dry_run: bool = Fa
     pkgbase = url.rstrip("/").rpartition("/")[2].removesuffix(".git")
     info = check(folder, pkgbase, printed)
     with scratch(work, "aur") as temporary:
-        clone = temporary / "clone"
-        _clone(url, clone)
-        old = _old(clone)
-        for path in clone.iterdir():
+        ours = temporary / "clone"
+        _clone(url, ours)
+        old = _old(ours)
+        for path in ours.iterdir():
             if path.name != ".git":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for path in folder.iterdir():
-            shutil.copyfile(path, clone / path.name)
-        _git(clone, "add", "--all", "--force")
-        difference = _git(clone, "diff", "--cached", "--stat", "--patch", "--no-color", "--no-ext-diff")
+            shutil.copyfile(path, ours / path.name)
+        _git(ours, "add", "--all", "--force")
+        difference = _git(ours, "diff", "--cached", "--stat", "--patch", "--no-color", "--no-ext-diff")
         if not difference:
             return "Nothing has changed since the last push."
         sys.stdout.write(difference)
-        text = message(old, info, _git(clone, "diff", "--cached", "--name-only").split())
+        text = message(old, info, _git(ours, "diff", "--cached", "--name-only").split())
         if dry_run:
             return f"Would be pushed to {url}: {text.splitlines()[0]}"
-        _commit(clone, text)
-        _push(clone, url)
+        _commit(ours, text)
+        _push(ours, url)
     return f"Pushed to {url}: {text.splitlines()[0]}"
 
 

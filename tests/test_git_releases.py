@@ -130,6 +130,12 @@ def test_a_package_is_built_from_a_commit(
         assert "sha256sums = SKIP\n" in srcinfo
     assert built[0] == built[1]
     assert len(built[0]) == 2
+    # And plain makepkg builds the AUR folder, given a clone in the place of the network.
+    git("init", "--quiet", "--bare", "small.git", cwd=tmp_path)
+    remote = {"INVOKE_PIPELINE_AUR": str(tmp_path / "small.git")}
+    said = checkout.run("aur.push", "--dry-run", env=remote).fine()
+    assert "makepkg made small-1.0-1-x86_64.pkg.tar" in said.err
+    assert f"+source = small-1.0::git+{URL}#commit={commit}" in said.out.replace("\t", "")
 
 
 def read(monkeypatch: pytest.MonkeyPatch, checkout: Checkout) -> release.Release:

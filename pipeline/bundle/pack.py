@@ -60,6 +60,7 @@ def _rebuild(
     """Return the release's sources, and the packages of its images, as far as they are wanted."""
     if not sources and not image:
         return {}, []
+    steps = steps.like(build)
     plan = steps.plan()
     if plan.build_id != build.record.build_id:
         raise UsageError(

@@ -63,7 +63,7 @@ class Mirror:
 
     def has(self, source: GitSource) -> bool:
         """Whether a fetch of the commit (and of its tag, where the key is given) was complete."""
-        if self._resolve(_pin(source)) != source.commit:
+        if self._resolve(pin(source)) != source.commit:
             return False
         return source.key is None or self._resolve(_tag_pin(source)) is not None
 
@@ -75,7 +75,7 @@ class Mirror:
         """
         if source.tag is not None and self._fetch_tag(url, source):
             return
-        result = self._run(url, [f"+{source.commit}:{_pin(source)}"], "--depth=1")
+        result = self._run(url, [f"+{source.commit}:{pin(source)}"], "--depth=1")
         if result is None:
             return
         if not _NO_SINGLE_COMMIT.search(result):
@@ -110,7 +110,7 @@ class Mirror:
         elif self._resolve(f"{source.commit}^{{commit}}") is None:
             raise LacksCommitError(f"does not have the commit {source.commit}")
         else:
-            self._call("update-ref", _pin(source), source.commit)
+            self._call("update-ref", pin(source), source.commit)
 
     def _accept(self, source: GitSource, ref: str) -> None:
         """Keep the commit that a fetched tag points to, if it is the pinned one."""
@@ -118,7 +118,7 @@ class Mirror:
         if found != source.commit:
             raise TagError(f"its tag {source.tag} points to {found} instead")
         self._call("update-ref", _tag_pin(source), ref)
-        self._call("update-ref", _pin(source), source.commit)
+        self._call("update-ref", pin(source), source.commit)
 
     def verify_tag(self, source: GitSource, project: Path) -> None:
         """Judge the tag's signature; a bad one is forgotten, so that the next URL is asked for its own.
@@ -171,7 +171,8 @@ class Mirror:
         return total
 
 
-def _pin(source: GitSource) -> str:
+def pin(source: GitSource) -> str:
+    """The reference that keeps a source's commit in its mirror."""
     return f"refs/pins/{source.commit}/commit"
 
 
@@ -250,4 +251,4 @@ def tidy(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-__all__ = ["LacksCommitError", "Mirror", "locked", "make", "tidy", "wait"]
+__all__ = ["LacksCommitError", "Mirror", "locked", "make", "pin", "tidy", "wait"]

@@ -207,7 +207,8 @@ def retry_after(value: str | None) -> float:
     """Return how many seconds a Retry-After header (seconds or an HTTP date) asks to wait; 0 if unclear."""
     if not value:
         return 0
-    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
+    # What strip takes off, float need not: control characters are space to one of them only.
+    if re.fullmatch(r"[0-9]{1,9}", value := value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())

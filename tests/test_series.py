@@ -145,7 +145,8 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
     "stub_domains": {
         "extras/mini-os/Makefile": (
             "LWC\t:= $(shell find $(LWIPDIR)/ -type f -name '*.c')\n\tgzip -f -9 -c $@ >$@.gz\n",
-            "LWC\t:= $(sort $(shell find $(LWIPDIR)/ -type f -name '*.c'))\n\tgzip -n -f -9 -c $@ >$@.gz\n",
+            "LWC\t:= $(sort $(shell find $(LWIPDIR)/ -type f -name '*.c'))\n"
+            "\tstrip $@\n\tgzip -n -f -9 -c $@ >$@.gz\n",
         ),
         "stubdom/Makefile": ("\ttar xjf $<\n\ttar xzf $<\n", "\ttar xf $<\n\ttar xzf $<\n"),
         "extras/mini-os/lib/math.c": (

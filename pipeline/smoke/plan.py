@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.smoke.case import Case
 from pipeline.smoke.cpio import Tree
 
-GOODS = "goods"
+GOODS = "usr/lib/smoke/goods"
 """Where the host has what a suite brings along."""
 
 
@@ -24,7 +24,7 @@ class Remark:
 class Suite:
     """Cases to make: ``boot`` in order after a cold boot, ``guests`` from the host saved then.
 
-    ``goods`` are files that the host has in /goods for them. ``together`` is how many of the guests' cases
+    ``goods`` are files that the host has in GOODS for them. ``together`` is how many of the guests' cases
     one machine makes, one after the other. ``remarks`` says after that what they tell as a whole.
     """
 

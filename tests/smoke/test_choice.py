@@ -33,7 +33,7 @@ def test_words_of_xtf_choose_its_tests(xtf: str) -> None:
     assert [case.name for case in suite.guests] == ["test-pv64-xsa-7"]
     assert suite.goods["xtf/xsa-7/test-pv64-xsa-7"].data == b"kernel"  # type: ignore[union-attr]
     config = suite.goods["xtf/xsa-7/test-pv64-xsa-7.cfg"].data  # type: ignore[union-attr]
-    assert b'kernel="/goods/xtf/xsa-7/test-pv64-xsa-7"' in config
+    assert b'kernel="/usr/lib/smoke/goods/xtf/xsa-7/test-pv64-xsa-7"' in config
     both = Choice("xtf", ("example",), xtf).open()
     assert [case.name for case in both.guests] == ["test-hvm64-example", "test-pv64-example"]
 

@@ -15,14 +15,14 @@ async def runs(host: Host) -> str:
     """xendomains has started the guest of /etc/xen/auto, and it has come to its init."""
     output = await host.succeed(
         f"xl list {GUEST}; tries=0\n"
-        f"until grep -q 'SMOKE-GUEST-TICK 2' {_LOG}; do\n"
+        f"until grep -q 'SMOKE-GUEST-TICK 1' {_LOG}; do\n"
         "    tries=$((tries + 1)); [ $tries -lt 60 ] || break; sleep 1\n"
         f"done; cat {_LOG}",
         host.limits.xl,
         waits=True,
     )
     host.keep("guest.log", output)
-    if "SMOKE-GUEST-TICK 2" not in output:
+    if "SMOKE-GUEST-TICK 1" not in output:
         raise CheckFailedError(f"{GUEST} was started, but has not come to its init.", hint=end(output))
     return f"{GUEST} runs"
 

@@ -14,6 +14,4 @@ if [ -b /dev/xvda ]; then
 fi
 echo 'ERROR: device /dev/xvda not found. Skipping fsck.'
 echo 'Give root password for maintenance (or press Control-D to continue): '
-while :; do
-    /bin/busybox sleep 60
-done
+/bin/busybox sleep 3600

@@ -241,17 +241,16 @@ def base(image_root: Path, kernel: Path, folder: Path) -> Iterator[Base]:
     for path in sorted([*code, *(p for p in (here / "root").rglob("*") if p.is_file())]):
         digest.update(path.read_bytes())
     kept = folder / digest.hexdigest()[:32]
-    with filelock.FileLock(folder / "lock"):
-        if not _sound(kept):
-            with log.step("Making the disk of a host without Xen"):
-                _make(image_root, kernel, folder, kept)
-        _prune(folder, kept)
-        with scratch_folder(folder, "used") as used:
+    with scratch_folder(folder, "used") as used:
+        with filelock.FileLock(folder / "lock"):
+            if not _sound(kept):
+                with log.step("Making the disk of a host without Xen"):
+                    _make(image_root, kernel, folder, kept)
+            _prune(folder, kept)
             # Another name for the same bytes, which pruning by another run does not take away.
             for path in kept.iterdir():
                 (used / path.name).hardlink_to(path)
-            found = Base(*(used / name for name in ("host.img", "kernel", "initramfs", "firmware")))
-            yield found
+        yield Base(*(used / name for name in ("host.img", "kernel", "initramfs", "firmware")))
 
 
 def _make(image_root: Path, kernel: Path, folder: Path, kept: Path) -> None:

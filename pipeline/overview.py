@@ -15,7 +15,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("fetch", "image", "image.lock", "recipe", "build", "check", "reproduce", "smoke", "diff", "sign"),
     ),
     "Hand packages on": (*("verify", "bundle", "receive", "send", "publish", "serve", "aur.push"),),
-    "Every night": ("nightly", "nightly.install", "bisect", "report"),
+    "Every night": ("nightly", "nightly.install", "nightly.resolve", "bisect", "report", "farm"),
     "The project itself": ("test", "lint"),
 }
 

@@ -191,7 +191,8 @@ class _Run:
             with log.step(f"Upstream's history of {branch}"):
                 history.update(tip.url, branch, tip.commit)
             self._resolve(history, tip, branch, inputs)
-            return self._judge(history)
+        # Others may use it meanwhile: a night takes hours.
+        return self._judge()
 
     def _room(self) -> None:
         """See that there is room for a build; raises HostError."""
@@ -230,7 +231,7 @@ class _Run:
             f"{branch} is {lock.commit[:12]}: {lock.version}, {len(changes)} commits since the last good"
         )
 
-    def _judge(self, history: History) -> Night:
+    def _judge(self) -> Night:
         """Build it and do all steps on it, until one fails."""
         name = self.release.name
         lock = self.folder / builds.LOCK
@@ -245,7 +246,7 @@ class _Run:
                 self._compare(built)
             self._note(stages=(*self.night.stages, stage), build_id=built and built.record.build_id)
             if not stage.passed:
-                return self._failed(stage, built, history)
+                return self._failed(stage, built)
         assert built is not None
         built.verify()
         if self.nightly.settings.nightly.publish:
@@ -284,23 +285,28 @@ class _Run:
             raise HostError(f"{built.folder} is not the build of this night.", hint="Did another one build?")
         return built
 
-    def _failed(self, stage: Stage, built: Build | None, history: History) -> Night:
+    def _failed(self, stage: Stage, built: Build | None) -> Night:
         if stage.status != ExitStatus.FAILED:
             return self._host_failed(stage, built)
         trouble = self._trouble(stage, built)
-        suspects: tuple[Change, ...] = ()
-        if (
-            self.night.last_good
-            and self.night.lock
-            and (paths := [p for p in (trouble.file, trouble.area) if p])
-        ):
-            for path in paths:
-                suspects = tuple(history.between(self.night.last_good, self.night.lock.commit, paths=[path]))
-                if suspects:
-                    break
+        suspects = self._suspects(trouble)
         night = self._finish(Outcome.RED, built, trouble=trouble, suspects=suspects, note=trouble.error)
         log.error(f"{stage.name}: {trouble.error}", _told(night, self.folder))
         return night
+
+    def _suspects(self, trouble: Trouble) -> tuple[Change, ...]:
+        """The commits since the last good night that touch the file of the trouble, or else its area."""
+        good, lock = self.night.last_good, self.night.lock
+        if not good or lock is None:
+            return ()
+        url = self.release.git[0].urls[0]
+        with histories.opened(self.nightly.settings.open_store, url) as history:
+            found = (
+                tuple(history.between(good, lock.commit, paths=[path]))
+                for path in (trouble.file, trouble.area)
+                if path
+            )
+            return next(filter(None, found), ())
 
     def _host_failed(self, stage: Stage, built: Build | None) -> Night:
         what = "took too long" if stage.status is None else f"ended with exit status {stage.status}"

@@ -9,7 +9,7 @@ from pipeline.smoke.case import Case, Host, Tier, end
 from pipeline.smoke.cases import autostart, boot, errors
 from pipeline.smoke.cases.errors import needs_doctor
 from pipeline.smoke.cases.install import SERVICES, restart
-from pipeline.smoke.errors import CheckFailedError, HangError, UnitFailedError
+from pipeline.smoke.errors import CheckFailedError, HangError, InfrastructureError, UnitFailedError
 
 POLL = 3.0
 """Seconds between two looks at whether the host is up; each costs an emulated machine half a second."""
@@ -39,6 +39,9 @@ async def up(host: Host) -> str:
 
 async def _raise_failed(host: Host, state: str) -> None:
     """Raise the error that names the unit which failed first, and its file."""
+    if "connect to bus" in state:
+        died = await host.run("journalctl --boot --no-pager --quiet --priority crit --output cat")
+        raise InfrastructureError("The host's systemd itself has died.", hint=end(died.output))
     output = await host.run(
         "systemctl --failed --plain --no-legend | while read -r unit _; do\n"
         '    echo "$unit $(systemctl show --property FragmentPath --value "$unit")"\n'

@@ -48,7 +48,7 @@ async def in_dom0(host: Host) -> str:
             "xen-doctor finds faults where none are.", hint=end(sound.output), file=_DOCTOR
         )
     await host.succeed(
-        "mkdir -p /run/faults /etc/udev/rules.d; umount /proc/xen; ip link del xenbr0\n"
+        "mkdir -p /run/faults /etc/udev/rules.d; umount -l /proc/xen; ip link del xenbr0\n"
         "mv /dev/xen/privcmd /run/faults/\n"
         "echo 'RUN+=\"socket:/org/xen/xend/udev_event\"' > /etc/udev/rules.d/xend.rules"
     )

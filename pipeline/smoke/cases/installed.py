@@ -62,9 +62,15 @@ async def _raise_failed(host: Host, state: str) -> None:
     }
     if of_xen:
         unit, path = next(iter(of_xen.items()))
-        raise UnitFailedError(f"{unit} failed.", hint=end(output.output), file=path.removeprefix("/"))
+        raise UnitFailedError(f"{unit} failed.", hint=end(output.output), file=_in_package(path))
     names = ", ".join(units) or "nothing that it names"
     raise CheckFailedError(f"The host is {state}; failed: {names}.", hint=end(output.output))
+
+
+def _in_package(path: str) -> str:
+    """Return the package's path of a file: on Debian, /lib is a link to /usr/lib, and systemd names that."""
+    path = path.removeprefix("/")
+    return f"usr/{path}" if path.startswith("lib/") else path
 
 
 async def active(host: Host) -> str:

@@ -16,6 +16,8 @@ from pipeline.fetch import fetch
 from pipeline.image import assembly
 from pipeline.image.definition import read_definition
 from pipeline.mirrors import Mirrors
+from pipeline.smoke.cases.install import CASES as INSTALL
+from pipeline.smoke.cases.installed import FIRST
 from pipeline.smoke.full import tier
 from pipeline.smoke.full.tier import LIMITS, STAGES, assumed, chosen, smoke_host
 from pipeline.smoke.results import SmokeResult, Verdict
@@ -79,12 +81,16 @@ def planted(xen_packages: list[Path], tmp_path: Path) -> Callable[[str, bytes], 
 
 @pytest.mark.integration
 def test_a_sound_package(xen_packages: list[Path], smoke: Smoke, tmp_path: Path) -> None:
-    """If this fails, what the wiki page tells users to do does not lead to a host that works."""
-    result = smoke(xen_packages)
+    """If this fails, what the wiki page tells users to do does not lead to a host that works.
+
+    Two starts of the four; `./inv smoke --suite full` makes all.
+    """
+    started = [case.name for case in FIRST if case.name not in ("grub-prompt", "grub-restart")]
+    result = smoke(xen_packages, "pacman-check", "without-xen", *started)
     assert result.verdict is Verdict.PASS, result.failures
-    assert {case.name for case in result.cases} == {case.name for stage in STAGES for case in stage.cases}
-    assert "SMOKE-GUEST-DOWN" in (tmp_path / "out/cases/uefi-stopped/stop.log").read_text()
-    for log in ("serial.log", *(f"serial.{stage.name}.log" for stage in STAGES[:-1])):
+    assert {case.verdict for case in result.cases} == {Verdict.PASS}
+    assert [case.name for case in result.cases] == [*(case.name for case in INSTALL), *started]
+    for log in ("serial.log", "serial.install.log"):
         assert (tmp_path / "out" / log).stat().st_size > 100
 
 

@@ -266,6 +266,7 @@ class Steps:
         terminal: Terminal | None = None,
     ) -> Outcome:
         from pipeline.fetch import fetch
+        from pipeline.smoke import supplies
         from pipeline.smoke.page import PAGE
         from pipeline.smoke.results import Verdict
         from pipeline.smoke.suite import smoke
@@ -276,12 +277,14 @@ class Steps:
             raise UsageError(f"Image {image.name} names no kernel to boot (at kernel of its definition).")
         settings = self.settings
         with log.step("Booting the packages"):
-            source = kernel.source
-            found = fetch([source], settings.open_store, settings.open_mirrors, jobs=1)
+            source, more = kernel.source, supplies.sources()
+            everything = [source, *more.values()]
+            found = fetch(everything, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
             result = smoke(
                 packages,
                 image_root=image.root,
                 kernel=found[source.sha256],
+                supplies={name: found[each.sha256] for name, each in more.items()},
                 xen_version=self.release.xen_version,
                 output=output,
                 scratch=settings.open_store.root / "smoke",

@@ -23,6 +23,7 @@ from pipeline.fetch import fetch
 from pipeline.image import assembly, debian, locking
 from pipeline.image.lock import parse_lock
 from pipeline.mirrors import Mirrors
+from pipeline.smoke import supplies
 from pipeline.store import Store
 from tests import checkouts, servers, small
 from tests.checkouts import Checkout, Finished
@@ -217,3 +218,11 @@ def kernel_deb(image: assembly.Image) -> Path:
     assert image.kernel is not None
     source = image.kernel.source
     return fetch([source], image.store, Mirrors())[source.sha256]
+
+
+@pytest.fixture(scope="session")
+def supply_debs(image: assembly.Image) -> dict[str, Path]:
+    """What guests of the smoke boots are made of."""
+    wanted = supplies.sources()
+    found = fetch(list(wanted.values()), image.store, Mirrors())
+    return {name: found[source.sha256] for name, source in wanted.items()}

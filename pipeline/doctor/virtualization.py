@@ -59,7 +59,7 @@ def built_xen(subject: Subject) -> bytes | None:
     """The hypervisor of the release's newest build here, unpacked; None where there is none."""
     # Imported late: reading packages takes libarchive, which may be what is missing.
     try:
-        from pipeline.smoke.dom0 import find_xen
+        from pipeline.smoke.hypervisor import find_xen
         from pipeline.smoke.layers import read_packages
 
         newest = builds.newest(subject.settings.artifacts_folder, subject.release.name)

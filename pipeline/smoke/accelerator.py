@@ -33,15 +33,31 @@ class Kind(StrEnum):
 
 
 class Accelerator(msgspec.Struct, frozen=True):
-    """Which accelerator a run used, and why that one."""
+    """Which accelerator a run used, and why that one.
+
+    ``patient`` is emulation whose clock goes by what the processor has done: half as fast, but on a host that
+    is too busy no limit of the package's own strikes early (libxl gives a script 40 s).
+    """
 
     kind: Kind
     reason: str
+    patient: bool = False
+
+    def with_patience(self) -> Accelerator:
+        """Return the one to use on a host that gives the machine too little time."""
+        return msgspec.structs.replace(self, patient=self.kind is Kind.TCG)
 
     @property
     def qemu_option(self) -> str:
         """The value of QEMU's -accel; never a list, so that QEMU cannot fall back by itself."""
-        return "kvm" if self.kind is Kind.KVM else "tcg,thread=multi"
+        if self.kind is Kind.KVM:
+            return "kvm"
+        return "tcg,thread=single" if self.patient else "tcg,thread=multi"
+
+    @property
+    def qemu_clock(self) -> tuple[str, ...]:
+        """QEMU's options for the machine's clock: two nanoseconds an instruction, or the host's."""
+        return ("-icount", "shift=1,sleep=on") if self.patient else ()
 
     @property
     def qemu_cpu(self) -> str:

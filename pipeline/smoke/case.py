@@ -23,13 +23,14 @@ boots it), those that start each from a snapshot, several at once, to runner.apa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.smoke.accelerator import Accelerator
 from pipeline.smoke.agent import Reply
-from pipeline.smoke.errors import CheckFailedError
+from pipeline.smoke.blame import file_named, program_of
+from pipeline.smoke.errors import CheckFailedError, HangError
 from pipeline.smoke.machine import Machine, short
 
 
@@ -44,6 +45,15 @@ class Tier(StrEnum):
     """When a built Xen Test Framework is named."""
 
 
+class Start(StrEnum):
+    """Where a case that has a machine of its own begins."""
+
+    HOST = "host"
+    """Dom0 is up."""
+    GUEST = "guest"
+    """Dom0 is up, and the guest of cases/devices.py runs."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How long each wait may take, in seconds of the machine; generous, for slow hosts without KVM."""
@@ -55,17 +65,22 @@ class Limits:
     power_off: float = 60
     idle: float = 15
     """How long a machine may do nothing at all while something is waited for that needs work."""
-    total: float = 1200
+    total: float = 2400
     """All that is done on one machine, in seconds of the host."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before anything is booted."""
+    """What is known before anything is booted.
+
+    ``absent`` says why an ability of the host is not there; ``package`` are the paths of the package's files.
+    """
 
     xen_version: str
     accelerator: Accelerator
     qemu_version: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    package: frozenset[str] = frozenset()
 
     @property
     def series(self) -> tuple[int, int]:
@@ -93,14 +108,20 @@ class Host:
         ``waits`` says that it may lie still for long, because it waits for something outside itself.
         """
         patience = 1e9 if waits else self.limits.idle
-        return await self.machine.run(command, limit or self.limits.command, patience)
+        try:
+            return await self.machine.run(command, limit or self.limits.command, patience)
+        except HangError as e:
+            raise HangError(e.message, e.hint, file_named(e.hint or "", self.facts.package)) from e
 
     async def succeed(self, command: str, limit: float | None = None, *, waits: bool = False) -> str:
         """Run a command in dom0 that must succeed; return its output."""
         reply = await self.run(command, limit, waits=waits)
         if reply.status != 0:
             raise CheckFailedError(
-                f"`{short(command)}` in dom0 ended with exit status {reply.status}.", hint=end(reply.output)
+                f"`{short(command)}` in dom0 ended with exit status {reply.status}.",
+                hint=end(reply.output),
+                file=program_of(command, reply.status, self.facts.package)
+                or file_named(reply.output, self.facts.package),
             )
         return reply.output
 
@@ -109,11 +130,22 @@ Need = Callable[[Facts], str | None]
 """Returns why a case cannot be made, or None where it can."""
 
 
+def ability(name: str) -> Need:
+    """Return the need of an ability that hosts may lack."""
+    return lambda facts: facts.absent.get(name)
+
+
+def since(major: int, minor: int, what: str) -> Need:
+    """Return the need of a Xen from some version on, which has ``what``."""
+    return lambda facts: None if facts.series >= (major, minor) else f"{facts.xen_version} has no {what}."
+
+
 @dataclass(frozen=True)
 class Case:
     """A promise: its name in the results, what it says holds, and how that is seen.
 
-    ``vital`` marks those of a sequence without which the later ones cannot be made.
+    ``vital`` marks those of a sequence without which the later ones cannot be made. ``start`` is where one
+    with a machine of its own begins, and ``makes`` what others can begin from when it has passed.
     """
 
     name: str
@@ -122,6 +154,8 @@ class Case:
     tier: Tier = Tier.FAST
     needs: tuple[Need, ...] = ()
     vital: bool = False
+    start: Start = Start.HOST
+    makes: Start | None = None
 
     def lacks(self, facts: Facts) -> str | None:
         """Why it is not applicable, or None where it is."""

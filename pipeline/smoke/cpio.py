@@ -49,6 +49,16 @@ Tree = dict[str, Entry]
 """Entries by their path, relative to the root, without a leading slash."""
 
 
+def with_folders(tree: Tree) -> Tree:
+    """Return a tree with the folders that its paths lie in, where it lacks them."""
+    whole: Tree = dict(tree)
+    for path in tree:
+        for parent in PurePosixPath(path).parents:
+            if str(parent) != ".":
+                whole.setdefault(str(parent), Directory())
+    return whole
+
+
 def write_newc(tree: Tree) -> bytes:
     """Return the archive of a tree.
 
@@ -56,14 +66,11 @@ def write_newc(tree: Tree) -> bytes:
     stamp 0 and an inode number by its position. Raises ValueError for a path that is absolute, empty
     or has ``..`` in it.
     """
-    whole: Tree = dict(tree)
     for path in tree:
         pure = PurePosixPath(path)
         if not path or pure.is_absolute() or ".." in pure.parts or str(pure) != path:
             raise ValueError(f"not a plain relative path: {path!r}")
-        for parent in pure.parents:
-            if str(parent) != ".":
-                whole.setdefault(str(parent), Directory())
+    whole = with_folders(tree)
     out = bytearray()
     for number, path in enumerate(sorted(whole), start=1):
         _append(out, number, path, whole[path])

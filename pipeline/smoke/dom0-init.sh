@@ -3,7 +3,7 @@
 export PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
 say() { echo "smoke: $*" >/dev/console; }
 
-/bin/busybox mkdir -p /proc /sys /dev /run /tmp /var/log/xen /var/lib/xen /var/lib/xenstored /var/log/xen/console
+/bin/busybox mkdir -p /proc /sys /dev /run /tmp /var/log/xen /var/lib/xen /var/lib/xenstored /var/log/xen/console /var/lib/xen/dump
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev
@@ -31,6 +31,11 @@ done </usr/lib/smoke/modules.order
 # A shell for who sits at the console, once they press Enter; the agent has no part in it.
 # shellcheck disable=SC2094 # It is a terminal, and no file that would be cut short.
 (while read -r _; do setsid -c sh -i <"$console" >"$console" 2>&1; done <"$console") &
+if [ -b /dev/vda ]; then
+    mount -t ext4 -o ro /dev/vda /drive || say "drive: not mounted"
+    # Programs that look for their files from where they are themselves.
+    while read -r path; do mount -o bind "/drive/$path" "/$path"; done </usr/lib/smoke/mounts
+fi
 
 # The agent comes before the services, so that a service that hangs can be looked at.
 /usr/lib/smoke/agent 0 &
@@ -44,11 +49,24 @@ note() { echo "$2" >"/run/smoke/$1"; say "$1: $2"; }
 mount -t xenfs xenfs /proc/xen
 note xenfs $?
 
+# Nothing can be started after what failed; the agents stay, and tell.
+fail() {
+    note "$1" "$2"
+    note services failed
+    while :; do sleep 60; done
+}
+
 timeout 20 "$OXENSTORED" --pid-file /run/xen/xenstored.pid
 status=$?
+[ $status = 0 ] || fail xenstored $status
 tries=0
-while [ ! -S /run/xenstored/socket ] && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.1; done
-note xenstored $status
+while [ ! -S /run/xenstored/socket ] && [ $tries -lt 600 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+    if [ -s /run/xen/xenstored.pid ] && ! kill -0 "$(cat /run/xen/xenstored.pid)"; then fail xenstored gone; fi
+done
+[ -S /run/xenstored/socket ] || fail xenstored silent
+note xenstored 0
 
 if [ -n "$XEN_INIT_DOM0" ]; then
     timeout 20 "$XEN_INIT_DOM0"

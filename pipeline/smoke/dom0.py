@@ -1,22 +1,24 @@
 """Assemble the test host: Xen, a kernel for dom0, and an initramfs made from the package itself.
 
 The initramfs holds what the package has (found by name, wherever the package keeps it), the libraries
-and tools of the image that they need, modules of the stock kernel, and this folder's scripts.
+and tools of the image that they need, modules of the stock kernel, and this folder's scripts. What is large
+and not the package's lies on a drive, and links lead there.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import shlex
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pipeline.smoke import guests
 from pipeline.smoke.cpio import CharDevice, Directory, File, Symlink, Tree, write_newc
 from pipeline.smoke.errors import PackageContentError
+from pipeline.smoke.goods import Goods, script
+from pipeline.smoke.hypervisor import find_xen
 from pipeline.smoke.kernel import Kernel
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union
 from pipeline.smoke.libraries import closure
@@ -24,21 +26,29 @@ from pipeline.smoke.libraries import closure
 MODULES = (
     *("virtio", "virtio_ring", "virtio_pci"),
     *("virtio_console", "xen-privcmd", "xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc"),
-    *("llc", "stp", "bridge"),
+    *("llc", "stp", "bridge", "xen-netback"),
+    *("virtio_blk", "crc32c_generic", "ext4", "loop", "xen-blkback"),
 )
-"""What dom0 needs to reach the host (virtio), Xen (xen-*) and a network (bridge)."""
+"""What dom0 needs to reach the host (virtio), Xen (xen-*), a network (bridge) and disks."""
+GUEST_MODULES = ("crc32c_generic", "ext4", "xen-blkfront", "xen-netfront")
+"""What a Linux guest needs for its disk and its network."""
 MODULES_OF_SOME = ("virtio_pci_legacy_dev", "virtio_pci_modern_dev")
 """What one of those needs in some kernels (5.17 and later), and others do not have."""
 
 REQUIRED = ("xl", "oxenstored", "xenconsoled", "xenconsole", "xenstore-read", "xenstore-ls", "xenstore-write")
 """Programs that the package must have; without one of them, nobody can use it."""
-OPTIONAL = ("xen-init-dom0", "xenstored", "libxl-save-helper", "xen-doctor")
+OPTIONAL = (
+    *("xen-init-dom0", "xenstored", "libxl-save-helper", "xentop", "hvmloader"),
+    "xen-doctor",
+)
 """Programs that some releases have, and others not."""
 TOOLS = (
     ("usr/bin/busybox", "bin/busybox"),
     ("usr/bin/bash", "bin/bash"),
     ("usr/bin/flock",),
     ("usr/sbin/losetup", "sbin/losetup"),
+    # The terminal that xl console wants before it takes what is typed.
+    ("usr/bin/script",),
     # Debian 11's busybox has none.
     ("usr/bin/base64",),
 )
@@ -49,11 +59,6 @@ DLOPENED = (
     "lib/x86_64-linux-gnu/libgcc_s.so.1",
     "usr/lib/libgcc_s.so.1",
 )
-
-GUEST_MARKER = "SMOKE-GUEST-UP pid=1 hypervisor=xen uuid="
-GUEST_NAME = "smoke-pv"
-MAX_XEN = 64 << 20
-_SCRIPTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -94,41 +99,26 @@ class Programs:
         return "".join(lines)
 
 
-def find_xen(package: PackageLayer) -> bytes:
-    """Return the package's hypervisor, unpacked: the 32-bit ELF file that multiboot loaders take.
+@dataclass(frozen=True)
+class HostFiles:
+    """A test host: what it is started with, and what is on its two drives.
 
-    Raises PackageContentError.
+    ``goods`` is what it reads, mounted on /drive; ``disk`` is for the disk of a guest. ``absent`` says why an
+    ability of the host is not there, by its name.
     """
-    for path in ("boot/xen.gz", "boot/xen"):
-        passed, real = Union([package]).walk(path)
-        entry = passed.get(real) if real is not None else None
-        if isinstance(entry, File):
-            return unpack_xen(entry.data, path)
-    raise PackageContentError("The package has no hypervisor: there is no /boot/xen.gz in it.")
+
+    boot: BootFiles
+    goods: Tree
+    disk: Tree
+    absent: Mapping[str, str]
 
 
-def unpack_xen(data: bytes, path: str) -> bytes:
-    """Return the ELF file in a xen.gz; ``path`` is for messages. Raises PackageContentError."""
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            data = unpacker.decompress(data, MAX_XEN)
-        except zlib.error as e:
-            raise PackageContentError(f"/{path} is a damaged gzip file: {e}.") from e
-        if not unpacker.eof:
-            raise PackageContentError(f"/{path} is cut short, or larger than {MAX_XEN} bytes.")
-    if not data.startswith(b"\x7fELF\x01"):
-        raise PackageContentError(f"/{path} is not a 32-bit ELF file, so no multiboot loader can start it.")
-    return data
+def assemble(package: PackageLayer, image_root: Path, kernel: Kernel, supplies: Tree) -> HostFiles:
+    """Make the files of a test host.
 
-
-def assemble(package: PackageLayer, image_root: Path, kernel: Kernel) -> BootFiles:
-    """Make the boot files of a test host.
-
-    The same package, image and kernel give the same bytes. Raises PackageContentError.
+    The same package, image, kernel and supplies give the same bytes. Raises PackageContentError.
     """
-    image = DirectoryLayer(image_root)
-    union = Union([package, image])
+    union = Union([package, DirectoryLayer(image_root)])
     programs = Programs.find(package)
     wanted = [path for paths in programs.paths.values() for path in paths]
     wanted += [_first(union, places) for places in (*TOOLS, DLOPENED)]
@@ -138,10 +128,13 @@ def assemble(package: PackageLayer, image_root: Path, kernel: Kernel) -> BootFil
     for path in package.under("etc/xen"):
         tree |= union.walk(path)[0]
     tree = {_merged(path): entry for path, entry in tree.items()}
+    goods = Goods(package, DirectoryLayer(image_root), supplies, tree)
+    absent = goods.add_pygrub() | goods.add_qemu()
     busybox = _file(union, _first(union, TOOLS[0]))
-    tree |= _base(kernel, busybox, programs)
-    tree |= _guest(kernel, busybox)
-    return BootFiles(find_xen(package), kernel.vmlinux, write_newc(tree))
+    tree = goods.links | tree | _base(kernel, busybox, programs)
+    boot = BootFiles(find_xen(package), kernel.vmlinux, write_newc(tree))
+    goods.tree |= guests.goods(kernel, busybox)
+    return HostFiles(boot, goods.tree, guests.disk(kernel, busybox), absent)
 
 
 def _merged(path: str) -> str:
@@ -163,56 +156,24 @@ def _file(union: Union, path: str) -> bytes:
     return entry.data
 
 
-def _script(name: str) -> File:
-    return File((_SCRIPTS / name).read_bytes(), 0o755)
-
-
 def _base(kernel: Kernel, busybox: bytes, programs: Programs) -> Tree:
+    names = [name for name in kernel.modules if name not in ("xen_blkfront", "xen_netfront")]
     tree: Tree = {
-        "init": _script("dom0-init.sh"),
+        "init": script("dom0-init.sh"),
         "dev/console": CharDevice(5, 1),
         "bin": Symlink("usr/bin"),
         "sbin": Symlink("usr/sbin"),
         "usr/bin/busybox": File(busybox, 0o755),
         "usr/bin/sh": Symlink("busybox"),
         "usr/sbin": Directory(),
-        "usr/lib/smoke/agent": _script("agent.sh"),
+        "usr/lib/smoke/agent": script("agent.sh"),
         "usr/lib/smoke/programs": File(programs.shell().encode()),
-        "usr/lib/smoke/modules.order": File("".join(f"{name}\n" for name in kernel.modules).encode()),
+        "usr/lib/smoke/modules.order": File("".join(f"{name}\n" for name in names).encode()),
         "etc/passwd": File(b"root:x:0:0:root:/:/bin/sh\n"),
         "etc/group": File(b"root:x:0:\n"),
         "tmp": Directory(0o1777),
+        "drive": Directory(),
     }
-    for name, data in kernel.modules.items():
-        tree[f"usr/lib/smoke/modules/{name}.ko"] = File(data)
+    for name in names:
+        tree[f"usr/lib/smoke/modules/{name}.ko"] = File(kernel.modules[name])
     return tree
-
-
-def _guest(kernel: Kernel, busybox: bytes) -> Tree:
-    """Return the PV guest: a kernel, a ramdisk whose init prints the marker, a configuration."""
-    ramdisk = write_newc(
-        {
-            "init": _script("guest-init.sh"),
-            "bin/busybox": File(busybox, 0o755),
-            "dev/console": CharDevice(5, 1),
-        }
-    )
-    config = "\n".join(
-        (
-            f'name = "{GUEST_NAME}"',
-            'type = "pv"',
-            'kernel = "/usr/lib/smoke/guest/vmlinux"',
-            'ramdisk = "/usr/lib/smoke/guest/initramfs"',
-            'extra = "console=hvc0 quiet panic=1"',
-            "memory = 112",
-            "vcpus = 1",
-            'on_crash = "destroy"',
-            'on_reboot = "destroy"',
-            "",
-        )
-    )
-    return {
-        "usr/lib/smoke/guest/vmlinux": File(kernel.vmlinux),
-        "usr/lib/smoke/guest/initramfs": File(gzip.compress(ramdisk, 1, mtime=0)),
-        "usr/lib/smoke/guest/pv.cfg": File(config.encode()),
-    }

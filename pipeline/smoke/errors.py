@@ -63,7 +63,11 @@ class QemuDiedError(InfrastructureError):
     """QEMU could not be started, or ended by itself without the machine having asked for it."""
 
 
-class KernelImageError(HostError):
+class DebError(HostError):
+    """A Debian package of the test bed is not what it should be."""
+
+
+class KernelImageError(DebError):
     """The kernel package or the boot image in it is not what it should be."""
 
 

@@ -7,6 +7,7 @@ command line everywhere: a snapshot is found again by it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,25 +124,29 @@ class Hardware:
     def lay_out(self, folder: Path, saved: Path | None = None) -> None:
         """Put the files into a machine's folder: links to those that are read, overlays for drives.
 
-        ``saved`` is a folder with the overlays of a saved machine; new ones are then laid over those.
+        ``saved`` is a folder that `keep_overlays` filled; new overlays are then laid over those.
         """
         for name, path in self.boot.files():
             _link(path, folder / name)
         for number, drive in enumerate(self.drives):
             _link(drive.image, folder / f"drive{number}")
-            overlay = folder / overlay_name(number)
-            if drive.cdrom or overlay.exists():
+            if drive.cdrom or (folder / overlay_name(number)).exists():
                 continue
-            if saved is None:
-                make_overlay(overlay, f"drive{number}", "raw")
-            else:
-                # Its own layer below is found by its relative name, here as there.
-                _link(saved / overlay_name(number), folder / f"saved{number}.qcow2")
-                make_overlay(overlay, f"saved{number}.qcow2", "qcow2")
+            below, kind = f"drive{number}", "raw"
+            for layer in _layers(saved, number) if saved else ():
+                _link(layer, folder / layer.name)
+                below, kind = layer.name, "qcow2"
+            make_overlay(folder / overlay_name(number), below, kind)
 
-    def overlays(self) -> list[str]:
-        """Return the names of the overlays in a machine's folder."""
-        return [overlay_name(number) for number, drive in enumerate(self.drives) if not drive.cdrom]
+    def keep_overlays(self, folder: Path, saved: Path) -> None:
+        """Copy the overlays of a machine that stands still, with those that they were laid over."""
+        for number, drive in enumerate(self.drives):
+            if drive.cdrom:
+                continue
+            layers = _layers(folder, number)
+            for layer in layers:
+                _link(layer, saved / layer.name)
+            shutil.copyfile(folder / overlay_name(number), saved / f"drive{number}.{len(layers)}.qcow2")
 
     def arguments(
         self, accelerator: Accelerator, serial: int, agents: tuple[int, ...], monitor: int
@@ -151,6 +156,7 @@ class Hardware:
         arguments = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
             *("-accel", accelerator.qemu_option),
+            *accelerator.qemu_clock,
             *("-machine", self.chipset),
             # https://gitlab.com/qemu-project/qemu: SMAP as emulated by 7.2 kills a PV dom0 at once.
             *("-cpu", cpu),
@@ -185,12 +191,15 @@ def overlay_name(number: int) -> str:
     return f"drive{number}.qcow2"
 
 
-def make_overlay(overlay: Path, below: str, format: str) -> None:
-    """Make an empty layer over an image, named relative to the overlay's folder."""
-    run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", format, overlay.name],
-        cwd=overlay.parent,
-    )
+def make_overlay(overlay: Path, below: str, kind: str) -> None:
+    """Make an empty layer over an image of a kind (raw or qcow2), named relative to the overlay's folder."""
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", kind, overlay.name]
+    run(command, cwd=overlay.parent, timeout=60)
+
+
+def _layers(folder: Path, number: int) -> list[Path]:
+    """Return the layers below a drive's overlay that a folder has, the lowest first."""
+    return sorted(folder.glob(f"drive{number}.*.qcow2"), key=lambda path: int(path.name.split(".")[1]))
 
 
 def _drive_arguments(number: int, drive: Drive) -> list[str]:

@@ -1,7 +1,7 @@
 """Take from a stock kernel package what a test host needs: the kernel itself and a few modules.
 
 The kernel is handed to Xen unpacked, because unpacking it under emulation takes Xen 8 to 14 seconds.
-Formats: bzImage by Linux's Documentation/arch/x86/boot.rst, .deb by deb(5), modules by modinfo(8).
+Formats: bzImage by Linux's Documentation/arch/x86/boot.rst, modules by modinfo(8).
 """
 
 from __future__ import annotations
@@ -9,22 +9,20 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import libarchive
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from pipeline.smoke import deb
 from pipeline.smoke.errors import KernelImageError
 from pipeline.smoke.packing import Packing
 
 MAX_KERNEL = 256 << 20
 """Bytes that an unpacked kernel may have; a damaged image must not fill the memory."""
-MAX_PACKAGE = 1 << 30
 MAX_MODULE = 64 << 20
 
 
@@ -151,7 +149,7 @@ def read_kernel_package(package: Path, modules: Sequence[str], likely: Sequence[
     needed = {_canonical(name) for name in modules}
     wanted = needed | {_canonical(name) for name in likely}
     known: dict[str, list[str]] = {}
-    data = _member(package, "data.tar")
+    data = deb.member(package, "data.tar")
     found: dict[str, bytes] = {}
     while True:
         image, release, builtin, files = _read_files(data, wanted | set(known))
@@ -201,55 +199,25 @@ def _load_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
     return order
 
 
-def _member(package: Path, prefix: str) -> bytes:
-    """Return a member of the ar archive that every .deb is."""
-    try:
-        with libarchive.file_reader(str(package), format_name="ar") as archive:
-            for entry in archive:
-                if entry.pathname.startswith(prefix):
-                    return _content(entry, MAX_PACKAGE)
-    except libarchive.ArchiveError as e:
-        raise KernelImageError(f"{package.name} cannot be read as a Debian package: {e}.") from e
-    raise KernelImageError(f"{package.name} holds no {prefix}: it is not a Debian package.")
-
-
-def _content(entry: Any, limit: int) -> bytes:
-    out = bytearray()
-    for block in entry.get_blocks():
-        out += block
-        if len(out) > limit:
-            raise KernelImageError(f"{entry.pathname} is larger than {limit} bytes.")
-    return bytes(out)
-
-
 def _read_files(data: bytes, wanted: set[str]) -> tuple[bytes, str, set[str], dict[str, bytes]]:
     image, release = b"", ""
     builtin: set[str] = set()
     files: dict[str, bytes] = {}
-    with _tar(data) as archive:
+    with deb.tar(data) as archive:
         for entry in archive:
             path = PurePosixPath(entry.pathname)
             if not entry.isfile:
                 continue
             if path.name.startswith("vmlinuz-"):
-                image, release = _content(entry, MAX_KERNEL), path.name.removeprefix("vmlinuz-")
+                image, release = deb.content(entry, MAX_KERNEL), path.name.removeprefix("vmlinuz-")
             elif path.name == "modules.builtin":
-                names = _content(entry, MAX_MODULE).decode(errors="replace").split()
+                names = deb.content(entry, MAX_MODULE).decode(errors="replace").split()
                 builtin = {_canonical(PurePosixPath(name).name) for name in names}
             elif _is_module(path.name) and _canonical(path.name) in wanted:
-                data = _content(entry, MAX_MODULE)
+                data = deb.content(entry, MAX_MODULE)
                 # The kernel may be unable to unpack them itself, and busybox's insmod is.
                 packed = path.suffix != ".ko"
                 files[_canonical(path.name)] = _decompress(data, MAX_MODULE) if packed else data
     if not image:
         raise KernelImageError("The kernel package holds no vmlinuz.")
     return image, release, builtin, files
-
-
-@contextmanager
-def _tar(data: bytes) -> Iterator[Any]:
-    try:
-        with libarchive.memory_reader(data, format_name="tar", filter_name="all") as archive:
-            yield archive
-    except libarchive.ArchiveError as e:
-        raise KernelImageError(f"The kernel package is damaged: {e}.") from e

@@ -51,6 +51,13 @@ class DirectoryLayer:
             return None
         return Directory() if stat.S_ISDIR(status.st_mode) else None
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; none where there is no such folder."""
+        try:
+            return sorted(path.name for path in (self._root / folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
 
 @dataclass
 class PackageLayer:
@@ -63,12 +70,15 @@ class PackageLayer:
         return self.tree.get(path)
 
     def programs(self, name: str) -> list[str]:
-        """Return the paths of all executables with a name, those on PATH first."""
+        """Return the paths of all executables with a name, those on PATH first.
+
+        hvmloader is one for a guest, and carries no such mark.
+        """
         found = [
             path
             for path, entry in self.tree.items()
             if posixpath.basename(path) == name
-            and (isinstance(entry, Symlink) or (isinstance(entry, File) and entry.mode & 0o111))
+            and (isinstance(entry, Symlink) or (isinstance(entry, File) and _executable(path, entry)))
         ]
         return sorted(found, key=lambda path: (_path_rank(path), path))
 
@@ -77,6 +87,10 @@ class PackageLayer:
         for path in sorted(self.tree):
             if path.startswith(folder + "/") and not isinstance(self.tree[path], Directory):
                 yield path
+
+
+def _executable(path: str, entry: File) -> bool:
+    return bool(entry.mode & 0o111) or path.endswith("/xen/boot/hvmloader")
 
 
 def _path_rank(path: str) -> int:

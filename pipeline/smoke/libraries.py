@@ -6,6 +6,7 @@ and PT_INTERP of the ELF files, and ld.so(8)'s default folders.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Iterable
 
@@ -18,13 +19,20 @@ DEFAULT_FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib", "u
 """Where the dynamic linkers of Debian and Arch look without a cache, in order."""
 
 
+_known: dict[bytes, elf.Elf | None] = {}
+"""ELF files that were read, by their hash: programs share most of what they need."""
+
+
 def _read(path: str, data: bytes) -> elf.Elf | None:
     """Read a 64-bit x86 ELF file; None for what is something else."""
-    try:
-        found = elf.read(path, data)
-    except elf.DamagedElfError as e:
-        raise PackageContentError(e.message) from e
-    return found if found is not None and found.for_this_machine else None
+    key = hashlib.sha256(data).digest()
+    if key not in _known:
+        try:
+            found = elf.read(path, data)
+        except elf.DamagedElfError as e:
+            raise PackageContentError(e.message, file=path) from e
+        _known[key] = found if found is not None and found.for_this_machine else None
+    return _known[key]
 
 
 def _folders(path: str, needs: elf.Elf) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -88,6 +87,11 @@ class Machine:
     def seconds(self) -> float:
         """Seconds since the machine was started."""
         return time.monotonic() - self._start
+
+    @property
+    def lived(self) -> float:
+        """Seconds of those in which it could have run; all, where nothing ran yet."""
+        return self.progress.seconds if hasattr(self, "progress") else self.seconds
 
     @property
     def pid(self) -> int:
@@ -310,8 +314,7 @@ class Machine:
         await self._qemu.execute("migrate", uri=f"exec:cat >{STATE}")
         await self._migrated("save")
         (self.folder / STATE).replace(folder / STATE)
-        for name in self.hardware.overlays():
-            shutil.copyfile(self.folder / name, folder / name)
+        self.hardware.keep_overlays(self.folder, folder)
 
     async def _restore(self, saved: Path) -> None:
         link = self.folder / STATE

@@ -11,7 +11,7 @@ import io
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,8 @@ from pipeline.smoke.hardware import Hardware
 from pipeline.smoke.machine import Machine
 from pipeline.smoke.results import MAX_ATTEMPTS, CaseResult, Verdict
 
+STARVED = 3.0
+"""How many times longer than it could run a machine may be there for its failures to count at once."""
 Hook = Callable[[Machine], Awaitable[None]]
 _NOTHING: Mapping[str, Hook] = {}
 _DOM0_LOG = """xl dmesg | tail -n 200
@@ -45,7 +47,8 @@ done"""
 class Run:
     """One machine and what was found on it; filled in while it runs, so that a broken one leaves its trace.
 
-    ``logs`` are texts that cases kept, by the case's name and the file's.
+    ``logs`` are texts that cases kept, by the case's name and the file's. ``lived`` are the seconds, of all,
+    in which the machine could have run.
     """
 
     cases: list[CaseResult] = field(default_factory=list)
@@ -56,11 +59,19 @@ class Run:
     events: tuple[str, ...] = ()
     found: str | None = None
     seconds: float = 0.0
+    lived: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether all its cases passed."""
+        return all(case.verdict is Verdict.PASS for case in self.cases)
 
     @property
     def broken(self) -> bool:
-        """Whether the test bed failed."""
-        return any(case.verdict is Verdict.INFRASTRUCTURE for case in self.cases)
+        """Whether the test bed failed, or a case did on a host too busy to judge it by."""
+        verdicts = {case.verdict for case in self.cases}
+        starved = self.seconds > STARVED * self.lived
+        return Verdict.INFRASTRUCTURE in verdicts or (starved and Verdict.FAIL in verdicts)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,11 @@ class Runner:
     work: Path
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     terminal: Terminal | None = None
+
+    def with_patience(self) -> Runner:
+        """Return one for a host that gives machines too little time."""
+        accelerator = self.facts.accelerator.with_patience()
+        return replace(self, facts=replace(self.facts, accelerator=accelerator))
 
     async def in_order(
         self,
@@ -111,9 +127,10 @@ class Runner:
             run.events = machine.events
             run.found = machine.watcher.banner
             run.seconds = machine.seconds
+            run.lived = machine.lived
         cause = "Not made, because the run had ended."
         done = {case.name for case in run.cases}
-        run.cases += [_without(c, Verdict.SKIPPED, cause) for c in cases if c.name not in done]
+        run.cases += [without(c, Verdict.SKIPPED, cause) for c in cases if c.name not in done]
         return run
 
     @contextlib.asynccontextmanager
@@ -135,16 +152,17 @@ class Runner:
         while todo:
             if not await self._one(todo[0], host, run):
                 return
+            # It has its verdict: what fails from here on is the next one's.
+            name = todo.pop(0).name
             if run.cases[-1].verdict is Verdict.FAIL:
                 run.dom0_log = await dom0_log(host)
-            elif (hook := after.get(todo[0].name)) is not None:
+            elif run.cases[-1].verdict is Verdict.PASS and (hook := after.get(name)) is not None:
                 await hook(machine)
-            todo.pop(0)
 
     async def _one(self, case: Case, host: Host, run: Run) -> bool:
         """Make one case and note its verdict; whether the run can go on."""
         if (reason := case.lacks(self.facts)) is not None:
-            run.cases.append(_without(case, Verdict.NOT_APPLICABLE, reason))
+            run.cases.append(without(case, Verdict.NOT_APPLICABLE, reason))
             return True
         machine = host.machine
         begin, cpu = machine.seconds, machine.progress.cpu
@@ -153,7 +171,7 @@ class Runner:
             evidence = await case.run(host)
         except NotApplicableError as e:
             seconds = round(machine.seconds - begin, 3)
-            result = _without(case, Verdict.NOT_APPLICABLE, e.message)
+            result = without(case, Verdict.NOT_APPLICABLE, e.message)
             run.cases.append(msgspec.structs.replace(result, begin=round(begin, 3), seconds=seconds))
             log.info(f"{case.title}: {e.message}")
             return True
@@ -192,10 +210,8 @@ class Runner:
         free = asyncio.Semaphore(self.cores)
 
         async def one(case: Case) -> Run:
-            if (reason := case.lacks(self.facts)) is not None:
-                return Run([_without(case, Verdict.NOT_APPLICABLE, reason)])
             async with free:
-                return await self._alone(hardware, case, saved, first)
+                return await self.alone(hardware, case, saved, first)
 
         return list(await asyncio.gather(*(one(case) for case in cases)))
 
@@ -225,18 +241,28 @@ class Runner:
                 ]
                 runs.append(run)
                 todo.extendleft(reversed(undone))
-                runs.extend([await self._alone(hardware, case, saved, first) for case in broken])
+                runs.extend([await self.alone(hardware, case, saved, first) for case in broken])
 
         await asyncio.gather(*(work() for _ in range(self.cores)))
         order = {case.name: number for number, case in enumerate(cases)}
         return sorted((run for run in runs if run.cases), key=lambda run: order[run.cases[0].name])
 
-    async def _alone(self, hardware: Hardware, case: Case, saved: Path, first: Sequence[Case]) -> Run:
-        run = await self.in_order(hardware, (case,), saved)
+    async def alone(
+        self,
+        hardware: Hardware,
+        case: Case,
+        saved: Path,
+        first: Sequence[Case],
+        after: Mapping[str, Hook] = _NOTHING,
+    ) -> Run:
+        """Make one case on a machine of its own; see `apart`, and `in_order` for ``after``."""
+        if (reason := case.lacks(self.facts)) is not None:
+            return Run([without(case, Verdict.NOT_APPLICABLE, reason)])
+        run = await self.in_order(hardware, (case,), saved, after)
         restored, attempts = True, 1
         if run.broken:
             log.warn(f"the test bed failed; {case.name} once more, from a cold start")
-            run = await self.in_order(hardware, (*first, case))
+            run = await self.with_patience().in_order(hardware, (*first, case), None, after)
             restored, attempts = False, MAX_ATTEMPTS
         result = next(c for c in run.cases if c.name == case.name)
         if result.verdict is Verdict.SKIPPED:
@@ -246,7 +272,8 @@ class Runner:
         return run
 
 
-def _without(case: Case, verdict: Verdict, reason: str) -> CaseResult:
+def without(case: Case, verdict: Verdict, reason: str) -> CaseResult:
+    """Return the result of a case that was not made."""
     return CaseResult(name=case.name, title=case.title, tier=case.tier, verdict=verdict, evidence=reason)
 
 

@@ -21,6 +21,7 @@ from pipeline import log
 from pipeline.files import sha256, sync_tree, write_bytes
 from pipeline.scratch import remove_tree, scratch
 from pipeline.smoke.accelerator import Accelerator
+from pipeline.smoke.errors import InfrastructureError
 from pipeline.smoke.hardware import Hardware
 from pipeline.smoke.machine import Machine
 
@@ -62,7 +63,17 @@ class Snapshots:
     folder: Path
 
     async def save(self, key: str, machine: Machine) -> None:
-        """Save a machine, which is stopped then, in the place of what was there under that key."""
+        """Save a machine, which is stopped then, in the place of what was there under that key.
+
+        Raises InfrastructureError.
+        """
+        try:
+            await self._save(key, machine)
+        except OSError as e:
+            raise InfrastructureError(f"The machine could not be saved: {e}.") from e
+        self._prune(key)
+
+    async def _save(self, key: str, machine: Machine) -> None:
         with scratch(self.folder, "saving") as work:
             inside = work / key
             inside.mkdir()
@@ -75,7 +86,6 @@ class Snapshots:
             if target.exists():
                 target.rename(work / "old")
             inside.rename(target)
-        self._prune(key)
 
     @contextlib.contextmanager
     def use(self, key: str) -> Iterator[Snapshot | None]:

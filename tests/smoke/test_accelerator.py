@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.smoke.accelerator import Accelerator, Kind, choose, kvm_boots
-from pipeline.smoke.dom0 import find_xen
+from pipeline.smoke.hypervisor import find_xen
 from pipeline.smoke.layers import PackageLayer
 
 

@@ -2,100 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import junitparser
 import pytest
 
-from pipeline.smoke import results
-from pipeline.smoke.accelerator import Accelerator, choose
+from pipeline.smoke.accelerator import Accelerator
 from pipeline.smoke.agent import MAX_OUTPUT
-from pipeline.smoke.case import Case, Facts, Host, Limits
-from pipeline.smoke.cases import BOOT, pv
-from pipeline.smoke.cpio import File, Symlink
-from pipeline.smoke.dom0 import BootFiles, assemble, find_xen
-from pipeline.smoke.hardware import Direct, Hardware
+from pipeline.smoke.case import Case, Host
+from pipeline.smoke.cpio import File, Tree
+from pipeline.smoke.dom0 import HostFiles, assemble
+from pipeline.smoke.hardware import Direct
 from pipeline.smoke.kernel import Kernel
 from pipeline.smoke.layers import PackageLayer
-from pipeline.smoke.results import CaseResult, Verdict
-from pipeline.smoke.runner import Run, Runner
+from pipeline.smoke.results import Verdict
 from pipeline.smoke.suite import smoke
+from tests.smoke.red import FAST, FROM_DOM0, LIMITS, Maker, run, verdicts
 from tests.smoke.silent_xen import silent_xen
 
 pytestmark = pytest.mark.integration
-
-Maker = Callable[[str], BootFiles]
-FAST = (*BOOT[:-1], *pv.CASES, BOOT[-1])
-SMALL, USUAL = (384, 192), (768, 384)
-"""Memory of the machine and of dom0, in MiB."""
-LIMITS = Limits(banner=60, boot=60, command=20, xl=60, power_off=30, total=300)
-
-
-@pytest.fixture(scope="session")
-def accelerator(layer: PackageLayer) -> Accelerator:
-    return choose(find_xen(layer))
-
-
-@pytest.fixture(scope="session")
-def version(layer: PackageLayer) -> str:
-    """The version that the package says it has, less what makepkg appends to it."""
-    info = layer.tree[".PKGINFO"]
-    assert isinstance(info, File)
-    match = re.search(rb"^pkgver = ([0-9]+\.[0-9]+\.[0-9]+)", info.data, re.MULTILINE)
-    assert match is not None
-    return match[1].decode()
-
-
-@dataclasses.dataclass(frozen=True)
-class Red:
-    """How a run went red: the check, and the seconds from the fault's line on serial to QEMU's end."""
-
-    case: CaseResult
-    delay: float
-    seconds: float
-    attempt: Run
-
-
-def run(
-    files: BootFiles,
-    accelerator: Accelerator,
-    folder: Path,
-    *,
-    version: str = "any",
-    limits: Limits = LIMITS,
-    memory: tuple[int, int] = SMALL,
-    cases: Sequence[Case] = FAST,
-    fault: str = "",
-) -> Red:
-    hardware = Hardware(Direct.write(files, folder / "boot", memory[1]), memory[0])
-    runner = Runner(Facts(version, accelerator), limits, folder / "machines")
-    attempt = asyncio.run(runner.in_order(hardware, cases))
-    red = [case for case in attempt.cases if case.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
-    assert red, attempt.cases
-    stamps = [
-        float(match[1])
-        for line in attempt.serial.getvalue().decode().splitlines()
-        if fault and fault in line and (match := re.match(r"\[ *([\d.]+)\]", line))
-    ]
-    assert not fault or stamps, attempt.serial.getvalue().decode()[-3000:]
-    return Red(red[0], attempt.seconds - stamps[0] if stamps else 0.0, attempt.seconds, attempt)
-
-
-async def any_banner(host: Host) -> str:
-    return await host.machine.wait_banner(host.limits.banner)
-
-
-# A hypervisor of any version will do where the fault comes later.
-FROM_DOM0 = (Case("xen-banner", "any Xen", any_banner, vital=True), *FAST[1:])
 
 
 def test_a_panic_of_dom0_is_red_within_seconds(
@@ -267,45 +198,24 @@ def test_qemu_does_not_outlive_us(
     assert not alive(pid)
 
 
-@pytest.fixture
-def planted(layer: PackageLayer, kernel: Kernel, image_root: Path) -> Callable[..., BootFiles]:
-    """The whole test host, with files of the package replaced."""
-
-    def make(**files: File | Symlink) -> BootFiles:
-        tree = dict(layer.tree)
-        for name, entry in files.items():
-            for path in PackageLayer(tree).programs(name):
-                if not isinstance(tree[path], Symlink):
-                    tree[path] = entry
-        return assemble(PackageLayer(tree), image_root, kernel)
-
-    return make
-
-
-def verdicts(attempt: Run) -> dict[str, str]:
-    return {case.name: case.failure or case.verdict for case in attempt.cases}
-
-
 def test_the_c_daemon_does_not_pass_for_oxenstored(
-    planted: Callable[..., BootFiles], layer: PackageLayer, accelerator: Accelerator, tmp_path: Path
+    planted: Callable[..., HostFiles], layer: PackageLayer, accelerator: Accelerator, tmp_path: Path
 ) -> None:
     """If this fails, a package whose OCaml daemon is missing or broken goes out."""
     (other,) = [layer.tree[path] for path in layer.programs("xenstored")][-1:]
     assert isinstance(other, File)
-    red = run(
-        planted(oxenstored=other), accelerator, tmp_path, cases=(*FROM_DOM0[:4], FAST[-1]), memory=USUAL
-    )
+    red = run(planted(oxenstored=other), accelerator, tmp_path, cases=(*FROM_DOM0[:4], FAST[-1]))
     assert red.case.name == "oxenstored"
     assert "written in C" in red.case.evidence
     assert verdicts(red.attempt)["power-off"] == "pass"
 
 
 def test_broken_tools_are_red_one_by_one(
-    planted: Callable[..., BootFiles], accelerator: Accelerator, tmp_path: Path
+    planted: Callable[..., HostFiles], accelerator: Accelerator, tmp_path: Path
 ) -> None:
     """If this fails, a package whose xl does not start passes; or one fault hides the others."""
     broken = File(b"#!/bin/sh\necho 'xl: error while loading shared libraries'\nexit 127\n", 0o755)
-    red = run(planted(xl=broken), accelerator, tmp_path, cases=FROM_DOM0, memory=USUAL)
+    red = run(planted(xl=broken), accelerator, tmp_path, cases=FROM_DOM0)
     assert verdicts(red.attempt) == {
         **dict.fromkeys(("xen-banner", "dom0-up", "xenfs", "oxenstored", "xenbr0", "power-off"), "pass"),
         **dict.fromkeys(("xl-info", "xl-list", "pv-guest"), "CheckFailedError"),
@@ -315,7 +225,7 @@ def test_broken_tools_are_red_one_by_one(
 
 
 def test_the_agent_bears_hangs_floods_and_daemons(
-    planted: Callable[..., BootFiles], accelerator: Accelerator, tmp_path: Path
+    planted: Callable[..., HostFiles], accelerator: Accelerator, tmp_path: Path
 ) -> None:
     """If this fails, one command in dom0 that misbehaves takes all later checks with it."""
 
@@ -334,7 +244,7 @@ def test_the_agent_bears_hangs_floods_and_daemons(
         return await host.succeed("echo still here")
 
     probes = [Case(work.__name__, "", work) for work in (hang, flood, daemon)]
-    red = run(planted(), accelerator, tmp_path, cases=(*FROM_DOM0[:2], *probes, FAST[-1]), memory=USUAL)
+    red = run(planted(), accelerator, tmp_path, cases=(*FROM_DOM0[:2], *probes, FAST[-1]))
     assert verdicts(red.attempt) == {
         **dict.fromkeys(("xen-banner", "dom0-up", "flood", "daemon", "power-off"), "pass"),
         "hang": "HangError",
@@ -342,15 +252,15 @@ def test_the_agent_bears_hangs_floods_and_daemons(
 
 
 def test_each_check_sees_its_own_fault(
-    planted: Callable[..., BootFiles], accelerator: Accelerator, tmp_path: Path
+    planted: Callable[..., HostFiles], accelerator: Accelerator, tmp_path: Path
 ) -> None:
     """If this fails, a check is blind: it passes on a host where what it looks at is broken."""
-    guest = "/usr/lib/smoke/guest/pv.cfg"
+    ramdisk = "/drive/guest/initramfs"
     faults = {
         "xenfs": "umount -l /proc/xen",
         "xenbr0": "ip link del xenbr0",
         # The guest's kernel panics; that is the guest's business, and no panic of dom0.
-        "pv-guest": f"sed -i s,panic=1,rdinit=/none, {guest} && grep rdinit {guest}",
+        "pv-guest": "head -c 99999 $GUEST >/tmp/a && mount -o bind /tmp/a $GUEST".replace("$GUEST", ramdisk),
         "oxenstored": "kill $(cat /run/xen/xenstored.pid); sleep 1",
     }
     made = {case.name: case for case in FAST}
@@ -363,7 +273,7 @@ def test_each_check_sees_its_own_fault(
         return dataclasses.replace(case, run=work)
 
     cases = [spoiled(made[name], command) for name, command in faults.items()]
-    red = run(planted(), accelerator, tmp_path, cases=(*FROM_DOM0[:2], *cases, FAST[-1]), memory=USUAL)
+    red = run(planted(), accelerator, tmp_path, cases=(*FROM_DOM0[:2], *cases, FAST[-1]))
     assert verdicts(red.attempt) == {
         "xen-banner": "pass",
         "dom0-up": "pass",
@@ -378,7 +288,7 @@ def test_each_check_sees_its_own_fault(
 
 
 def test_an_agent_that_dies_is_infrastructure(
-    planted: Callable[..., BootFiles],
+    planted: Callable[..., HostFiles],
     accelerator: Accelerator,
     tmp_path: Path,
 ) -> None:
@@ -388,43 +298,18 @@ def test_an_agent_that_dies_is_infrastructure(
         await host.run("kill -9 $(cat /run/smoke/agent0/pid)", 2)
         return ""
 
-    red = run(planted(), accelerator, tmp_path, cases=(*FROM_DOM0[:2], Case("kill", "", kill)), memory=USUAL)
+    red = run(planted(), accelerator, tmp_path, cases=(*FROM_DOM0[:2], Case("kill", "", kill)))
     assert red.case.failure == "AgentLostError"
     assert red.case.verdict is Verdict.INFRASTRUCTURE
 
 
-def test_a_sound_package_passes_in_time(
-    layer: PackageLayer,
-    xen_packages: list[Path],
-    image_root: Path,
-    kernel_deb: Path,
-    version: str,
-    tmp_path: Path,
+def test_the_same_inputs_make_the_same_machine(
+    layer: PackageLayer, kernel: Kernel, image_root: Path, supplied: Tree
 ) -> None:
-    """If this fails, no package can be published, or the smoke test is too slow to be run often."""
-    output = tmp_path / "out, with a comma"
-    result = smoke(
-        xen_packages,
-        image_root=image_root,
-        kernel=kernel_deb,
-        xen_version=version,
-        output=output,
-        scratch=tmp_path / "scratch, too",
-    )
-    assert result.verdict is Verdict.PASS, result.failures
-    assert result.timings["total"] < 90
-    assert results.read(output / "results.json") == result
-    suite = next(iter(junitparser.JUnitXml.fromfile(str(output / "results.xml"))))
-    assert (suite.tests, suite.failures, suite.errors) == (len(FAST), 0, 0)
-    assert "Xen version" in (output / "serial.log").read_text()
-    assert {"xen", "kernel", "initramfs", *(p.name for p in xen_packages)} <= {i.name for i in result.inputs}
-    assert any("guest-shutdown" in event for event in result.events)
-
-
-def test_the_same_inputs_make_the_same_machine(layer: PackageLayer, kernel: Kernel, image_root: Path) -> None:
     """If this fails, snapshots cannot be found again, and evidence names hashes that mean nothing."""
-    first, second = (assemble(layer, image_root, kernel) for _ in range(2))
-    assert first.hashes() == second.hashes()
+    first, second = (assemble(layer, image_root, kernel, supplied) for _ in range(2))
+    assert first.boot.hashes() == second.boot.hashes()
+    assert (first.goods, first.disk) == (second.goods, second.disk)
 
 
 def test_infrastructure_is_tried_once_more(
@@ -432,17 +317,18 @@ def test_infrastructure_is_tried_once_more(
     layer: PackageLayer,
     image_root: Path,
     kernel_deb: Path,
+    supply_debs: dict[str, Path],
     accelerator: Accelerator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If this fails, one hiccup of the host fails a release; or a dead host is tried for ever."""
-    monkeypatch.setattr("pipeline.smoke.suite.find_xen", lambda layer: silent_xen())
     monkeypatch.setattr("pipeline.smoke.dom0.find_xen", lambda layer: silent_xen())
     result = smoke(
         xen_packages,
         image_root=image_root,
         kernel=kernel_deb,
+        supplies=supply_debs,
         xen_version="4.17.5",
         output=tmp_path / "out",
         scratch=tmp_path / "scratch",

@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.smoke.errors import KernelImageError
+from pipeline.smoke.errors import DebError, KernelImageError
 from pipeline.smoke.kernel import (
     MAX_KERNEL,
     Kernel,
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_debian_package_is_named(tmp_path: Path) -> None:
     file = tmp_path / "kernel.deb"
     for content in (b"", b"not an archive", b"!<arch>\n", b"!<arch>\ndata.tar.xz  "):
         file.write_bytes(content)
-        with pytest.raises(KernelImageError):
+        with pytest.raises(DebError):
             read_kernel_package(file, [])
 
 

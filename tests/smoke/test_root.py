@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.smoke.cpio import File, Symlink
-from pipeline.smoke.dom0 import Programs, find_xen, unpack_xen
+from pipeline.smoke.dom0 import Programs
 from pipeline.smoke.errors import PackageContentError
+from pipeline.smoke.hypervisor import find_xen, unpack_xen
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union, read_packages
 from pipeline.smoke.libraries import closure
 

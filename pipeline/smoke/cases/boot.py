@@ -9,6 +9,9 @@ from collections import defaultdict
 from pipeline.smoke.case import Case, Host, end
 from pipeline.smoke.errors import CheckFailedError, MachineResetError, WrongBannerError
 
+_STARTED = {"xenstored": "OXENSTORED", "init-dom0": "XEN_INIT_DOM0", "xenconsoled": "XENCONSOLED"}
+"""Services by the names that dom0-init.sh notes them under, and what the list of programs calls them."""
+
 
 async def banner(host: Host) -> str:
     """Xen says over the serial line that it is the version that was built."""
@@ -23,12 +26,17 @@ async def dom0_up(host: Host) -> str:
     await host.machine.wait_ready(host.limits.boot)
     output = await host.succeed(
         "until [ -e /run/smoke/services ]; do sleep 0.1; done\n"
-        "cd /run/smoke && grep . xenfs xenstored init-dom0 xenconsoled xenbr0",
+        "cd /run/smoke && grep -s . xenfs xenstored init-dom0 xenconsoled xenbr0; :",
         host.limits.xl,
     )
     failed = [line for line in output.split() if not line.endswith(":0")]
     if failed:
-        raise CheckFailedError(f"Started, but with a bad exit status: {', '.join(failed)}.")
+        programs = await host.succeed("cat /usr/lib/smoke/programs")
+        started = _STARTED.get(failed[0].split(":")[0], "")
+        file = re.search(rf"^{started}=/(\S+)$", programs, re.MULTILINE)
+        raise CheckFailedError(
+            f"Started, but with a bad exit status: {', '.join(failed)}.", file=file[1] if file else None
+        )
     return "agent ready, services started"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.smoke.case import Case, Host, end
 from pipeline.smoke.errors import CheckFailedError, NotApplicableError
+from pipeline.smoke.guest import Guest
 
 _DOCTOR = "usr/bin/xen-doctor"
 
@@ -66,10 +67,12 @@ async def in_dom0(host: Host) -> str:
 async def in_configurations(host: Host) -> str:
     """``xl create`` with a kernel that is not there, and with initrd in the place of ramdisk."""
     await needs_doctor(host)
+    guest = Guest.linux("smoke-initrd", "smoke=off")
+    await guest.write(host)
     await host.succeed(
         "mkdir -p /run/faults; cd /run/faults\n"
         'echo \'name = "a"\nkernel = "/mnt/arch/boot/x86_64/vmlinuz"\' > no-kernel.cfg\n'
-        "sed 's/^ramdisk/initrd/' /usr/lib/smoke/guest/pv.cfg > initrd.cfg; grep -q initrd initrd.cfg"
+        f"sed 's/^ramdisk/initrd/' {guest.file} > initrd.cfg; grep -q initrd initrd.cfg"
     )
     host.keep("xl.log", await _fails(host, "xl create /run/faults/no-kernel.cfg"))
     await diagnose(host, "there is no /mnt/arch/boot/x86_64/vmlinuz", config="/run/faults/no-kernel.cfg")

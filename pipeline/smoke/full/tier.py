@@ -27,10 +27,10 @@ from pipeline.smoke.attach import Terminal
 from pipeline.smoke.case import Case, Facts, Limits
 from pipeline.smoke.cases.install import CASES as INSTALL
 from pipeline.smoke.cases.installed import AGAIN, FIRST, UEFI
-from pipeline.smoke.dom0 import find_xen
 from pipeline.smoke.full.disk import write_disk
 from pipeline.smoke.full.root import ROOT_UUID, Root, lay_out
 from pipeline.smoke.hardware import Drive, Firmware, Hardware, Linux
+from pipeline.smoke.hypervisor import find_xen
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.results import SERIAL, CaseResult, Input, SmokeResult, Verdict
 from pipeline.smoke.runner import Run, Runner

@@ -101,12 +101,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(
-    xen_packages: list[Path], kernel_deb: Path, image_root: Path, folder: Path, user: User
+    xen_packages: list[Path],
+    kernel_deb: Path,
+    supply_debs: dict[str, Path],
+    image_root: Path,
+    folder: Path,
+    user: User,
 ) -> SmokeResult:
     return smoke(
         xen_packages,
         image_root=image_root,
         kernel=kernel_deb,
+        supplies=supply_debs,
         xen_version="4.17.5",
         output=folder / "out",
         scratch=folder / "scratch",

@@ -1,0 +1,96 @@
+"""What the fast tier of the smoke boots costs: ``python -m benchmarks.smoke RELEASE [RUNS] [LOAD]``.
+
+Makes the fast tier of a release's newest build RUNS times (once), with LOAD busy processes beside it (none),
+and prints for each run how long the cold boot and all PV cases took, how long from a restore to an answering
+xl, and the ratio of a case's cost from the snapshot to its cost with a cold boot of its own: in seconds of
+processor, which other work on the host does not change. A case that is red in any run of a sound package is
+a flake; they are counted, and named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.fetch import fetch
+from pipeline.settings import Settings
+from pipeline.smoke import supplies
+from pipeline.smoke.cases import BOOT, GUESTS
+from pipeline.smoke.results import SmokeResult, Verdict
+from pipeline.smoke.suite import smoke
+from pipeline.steps import Steps
+
+
+@contextlib.contextmanager
+def load(processes: int) -> Iterator[None]:
+    """Keep processors busy meanwhile."""
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def run(release: str, output: Path) -> SmokeResult:
+    """Make the whole fast tier, from a cold boot on."""
+    steps = Steps(Settings.read({"release": release}), release)
+    build = steps.newest()
+    steps = steps.like(build)
+    image, settings = steps.image(), steps.settings
+    assert image.kernel is not None
+    more, kernel = supplies.sources(), image.kernel.source
+    found = fetch([kernel, *more.values()], settings.open_store, settings.open_mirrors, jobs=1)
+    return smoke(
+        build.packages,
+        image_root=image.root,
+        kernel=found[kernel.sha256],
+        supplies={name: found[source.sha256] for name, source in more.items()},
+        xen_version=steps.release.xen_version,
+        output=output,
+        scratch=settings.open_store.root / "smoke",
+    )
+
+
+def report(result: SmokeResult) -> str:
+    """Return a line of what one run took, and the ratios of its cases."""
+    boot = {case.name: case for case in result.cases[: len(BOOT)]}
+    up = boot["dom0-up"]
+    cold = sum(case.cpu for case in boot.values() if case.begin <= up.begin)
+    guests = [case for case in result.cases[len(BOOT) :] if case.verdict is Verdict.PASS and case.restored]
+    ratios = [case.cpu / (case.cpu + cold) for case in guests]
+    restores = [case.begin for case in guests]
+    whole = result.timings["machine"] + result.timings.get("guests", 0)
+    return (
+        f"{result.verdict}: boot and {len(guests)} cases {whole:.1f} s; restored after"
+        f" {statistics.median(restores):.2f} s (at most {max(restores):.2f} s); cost of a case from the"
+        f" snapshot, ratio {statistics.median(ratios):.2f} of its cost with a cold boot"
+        f" (least {min(ratios):.2f}, most {max(ratios):.2f})"
+    )
+
+
+def main() -> None:
+    """Make the runs."""
+    release = sys.argv[1] if len(sys.argv) > 1 else "4.17"
+    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    busy = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    red: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="smoke-benchmark-") as folder, load(busy):
+        for number in range(1, runs + 1):
+            result = run(release, Path(folder) / str(number))
+            red.update(case.name for case in result.failures)
+            sys.stdout.write(f"run {number}: {report(result)}\n")
+            sys.stdout.flush()
+    whole = f"{runs} runs of {len(BOOT) + len(GUESTS)} cases under {busy} busy processes"
+    sys.stdout.write(f"{whole}: {red.total()} red {' '.join(red)}\n")
+
+
+if __name__ == "__main__":
+    main()

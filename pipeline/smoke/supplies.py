@@ -1,0 +1,39 @@
+"""A qemu for HVM guests, which packages may lack.
+
+A package that brings none of its own is made for the system's. Here, Debian's build with Xen support takes
+that part, from the .debs that the lock of the full tier's host image pins; Debian's own libraries of Xen are
+left out, so that it works with those of the package or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.image.lock import DebianLock, read_lock
+from pipeline.smoke import deb
+from pipeline.smoke.cpio import Tree
+from pipeline.source import Source
+
+HOST_IMAGE = "dom0-bookworm"
+_QEMU = (
+    *("qemu-system-xen", "qemu-system-data", "seabios", "libfdt1", "libglib2.0-0", "libjpeg62-turbo"),
+    *("libgstreamer-plugins-base1.0-0", "libgstreamer1.0-0", "libopus0", "liborc-0.4-0", "libpixman-1-0"),
+    *("libspice-server1", "libunwind8", "libusb-1.0-0"),
+)
+
+
+def sources() -> dict[str, Source]:
+    """Return the packages to fetch, by what they are called here. Raises UsageError for a damaged lock."""
+    lock = read_lock(HOST_IMAGE)
+    assert isinstance(lock, DebianLock)
+    locked = {package.name: package.source for package in lock.packages}
+    return {name: locked[name] for name in _QEMU}
+
+
+def read(packages: Mapping[str, Path]) -> Tree:
+    """Return the files of what `sources` names, fetched, by their place in a root. Raises DebError."""
+    tree: Tree = {}
+    for name in _QEMU:
+        tree |= deb.files(packages[name])
+    return tree

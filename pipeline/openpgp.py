@@ -5,29 +5,40 @@ Format: RFC 4880, sections 4.2 (packet headers), 3.2 (numbers), 5.2.3 (signature
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 _SIGNATURE = 2
+_HASHES = {2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
+"""RFC 4880, section 9.4."""
 _ISSUER, _ISSUER_FINGERPRINT = 16, 33
 """The subpackets that need no signature, as they only name the key that is then tried."""
 
 
-def is_exact(data: bytes, signer: str) -> bool:
+def is_exact(data: bytes, signer: str, file: Path) -> bool:
     """Whether a binary detached signature is one packet in which nothing can be changed unseen.
 
-    A signature does not cover its own header, its numbers' bit counts and its unhashed subpackets: these
-    must be the only ones possible. ``signer`` is the fingerprint of the key that made it, 40 hexadecimal
-    digits. That the rest is right is for gpg to say.
+    A signature does not cover its own header, its numbers' bit counts, its unhashed subpackets and the two
+    bytes of the hash that it repeats: these must be the only ones possible. ``signer`` is the fingerprint of
+    the key that made it, 40 hexadecimal digits, and ``file`` what it is about. That the rest is right is for
+    gpg to say.
     """
     try:
-        body = _Reader(_packet(data))
+        packet = _packet(data)
+        body = _Reader(packet)
         if body.number(1) != 4:
             return False
-        body.take(3)  # type and algorithms, which the signature covers
-        body.take(body.number(2))
+        body.take(2)  # type and key's algorithm, which the signature covers
+        algorithm = body.number(1)
+        hashed = body.number(2)
+        body.take(hashed)
         unhashed = _Reader(body.take(body.number(2)))
         while unhashed.left:
             if not _names(unhashed.take(unhashed.number(1)), bytes.fromhex(signer)):
                 return False
-        body.take(2)  # the hash's first bytes, which gpg compares
+        # gpg compares them for some kinds of keys only.
+        if body.take(2) != _digest(file, algorithm, packet[: 6 + hashed])[:2]:
+            return False
         while body.left:
             bits = body.number(2)
             if int.from_bytes(body.take((bits + 7) // 8), "big").bit_length() != bits:
@@ -35,6 +46,16 @@ def is_exact(data: bytes, signer: str) -> bool:
     except _CutOffError:
         return False
     return True
+
+
+def _digest(file: Path, algorithm: int, covered: bytes) -> bytes:
+    """The hash that is signed (RFC 4880, section 5.2.4); empty for a kind of hash that is unknown."""
+    if (name := _HASHES.get(algorithm)) is None:
+        return b""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.new(name, usedforsecurity=False))
+    digest.update(covered + b"\x04\xff" + len(covered).to_bytes(4, "big"))
+    return digest.digest()
 
 
 class _CutOffError(ValueError):

@@ -82,7 +82,7 @@ class Keyring:
             return Signature(Status.UNREADABLE)
         found = judge(_gpg(self.home, *_STRICT, "--status-fd", "1", "--verify", signature, file))
         good = found.status is Status.GOOD
-        if exact and good and not openpgp.is_exact(signature.read_bytes(), found.signer):
+        if exact and good and not openpgp.is_exact(signature.read_bytes(), found.signer, file):
             return replace(found, status=Status.LOOSE)
         return found
 

@@ -91,7 +91,7 @@ def test_a_sound_package(xen_packages: list[Path], smoke: Smoke, tmp_path: Path)
     assert {case.verdict for case in result.cases} == {Verdict.PASS}
     assert [case.name for case in result.cases] == [*(case.name for case in INSTALL), *started]
     for log in ("serial.log", "serial.install.log"):
-        assert (tmp_path / "out" / log).stat().st_size > 100
+        assert (tmp_path / "out" / log).stat().st_size > 0
 
 
 @pytest.mark.integration

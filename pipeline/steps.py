@@ -95,6 +95,8 @@ class Steps:
         found = release.read(self.release_name, {*self.without, *(n for n in usual if n in features)})
         if self.lock is not None:
             found = found.locked(self.lock)
+        if self.image_name:
+            read_definition(self.image_name)  # one that there is not is said before anything is fetched
         return msgspec.structs.replace(
             found, image=self.image_name or found.image, series=(*found.series_files, *self.series)
         )

@@ -29,8 +29,10 @@ def test_every_promise_was_seen_in_a_booted_xen(released: Released) -> None:
     """Or the package would be published without the wiki page's promises having been tried."""
     suite = junitparser.JUnitXml.fromfile(str(released.folder / "smoke" / "results.xml"))
     cases = [case for part in suite for case in part]
-    assert len(cases) >= 9
-    assert all(case.is_passed for case in cases), [case.name for case in cases if not case.is_passed]
+    assert len(cases) >= 20
+    # What does not apply is skipped with its reason: Debian's Xen is built without 32-bit PV guests.
+    assert {case.name for case in cases if case.is_skipped} <= {"pv32-guest"}
+    assert not [case.name for case in cases if not case.is_passed and not case.is_skipped]
     serial = (released.folder / "smoke" / "serial.log").read_text(errors="replace")
     assert "Xen version 4.17.5" in serial
 

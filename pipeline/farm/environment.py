@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from pipeline import log
-from pipeline.errors import CommandError, HostError
+from pipeline.errors import CommandError, HostError, UsageError
 from pipeline.release import PROJECT
 from pipeline.run import run
 
@@ -20,10 +20,19 @@ _READY = "ready"
 
 
 def programs(store: Path) -> Path:
-    """Return the folder of Buildbot's programs, which are installed on first use; raises HostError."""
+    """Return the folder of Buildbot's programs, which are installed on first use.
+
+    Raises HostError, and UsageError where Buildbot cannot work there.
+    """
     digest = hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]
-    folder = store / "farm" / digest
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    (store / "farm").mkdir(parents=True, exist_ok=True)
+    folder = (store / "farm").resolve() / digest
+    # Its database library takes the path of its own scripts for a list with spaces between.
+    if any(c.isspace() for c in str(folder)):
+        raise UsageError(
+            f"Buildbot cannot be installed in {folder}: the path has a space in it.",
+            hint="The setting `store` names another place.",
+        )
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not (folder / _READY).exists():
             with log.step("Buildbot's Python environment"):

@@ -108,7 +108,7 @@ class Farm:
         config = environment.FARM / "master.cfg"
         buildbot, worker = self._programs / "buildbot", self._programs / "buildbot-worker"
         if not (master / "buildbot.tac").exists():
-            run([buildbot, "create-master", "--quiet", f"--config={config}", master])
+            run([buildbot, "create-master", "--quiet", f"--config={config}", master], env=_environment())
         files.write_bytes(master / plan.FILE, records.encode(made))
         run([buildbot, "upgrade-master", "--quiet", master], env=_environment())
         port = made.listen_workers.split(":")[1]
@@ -116,7 +116,8 @@ class Farm:
             folder = self.folder / one.name
             (folder / "buildbot.tac").unlink(missing_ok=True)
             who = [f"{_HOST}:{port}", one.name, one.password]
-            run([worker, "create-worker", "--quiet", "--umask=0o022", os.fspath(folder), *who])
+            make = [worker, "create-worker", "--quiet", "--umask=0o022", folder, *who]
+            run(make, env=_environment())
 
     def _process(self, program: str, name: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         argv = [os.fspath(self._programs / program), "start", "--nodaemon", os.fspath(self.folder / name)]

@@ -81,7 +81,9 @@ class Master:
         result = _RESULTS[found["results"]]
         if result not in _FINE:
             said = [self._said(number) for number, done in seen.items() if done.result not in _FINE]
-            raise FailureError(f"Release {release} ended in {result} on the farm.", "\n".join(said))
+            raise FailureError(
+                f"Release {release} ended in {result} on the farm.", "\n".join(filter(None, said))
+            )
         return list(seen.values())
 
     def forever(self) -> None:
@@ -113,9 +115,9 @@ class Master:
             if step["results"] is None or _RESULTS[step["results"]] in _FINE:
                 continue
             for one in self._get(f"steps/{step['stepid']}/logs")["logs"]:
-                content = self._get(f"logs/{one['logid']}/contents")["logchunks"]["content"]
+                (chunk,) = self._get(f"logs/{one['logid']}/contents")["logchunks"]
                 # Each line begins with a letter for the stream that it came from; h is Buildbot's own.
-                lines = [line[1:] for line in content.splitlines() if line[:1] in ("o", "e")]
+                lines = [line[1:] for line in chunk["content"].splitlines() if line[:1] in ("o", "e")]
                 return tail("\n".join(lines))
         return ""
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from pipeline import release as releases
 from pipeline.errors import HostError, UsageError
 from pipeline.evidence import Kind
-from pipeline.farm import plan
+from pipeline.farm import environment, plan
 from pipeline.farm.local import Farm
 from pipeline.farm.master import Master, starter
 from pipeline.farm.plan import Capability
@@ -32,7 +33,12 @@ from tests.checkouts import Checkout
 from tests.conftest import store
 from tests.small import Small
 
-OWN = "pipeline: {release: small, engine: bubblewrap, nightly: {steps: [check, reproduce], publish: false}}\n"
+# No smoke, of whatever tier: there is no Xen in it.
+OWN = """pipeline:
+  release: small
+  engine: bubblewrap
+  nightly: {steps: [check, reproduce], full: false, publish: false}
+"""
 
 
 @given(st.text(min_size=1))
@@ -59,6 +65,12 @@ def test_one_worker_is_no_farm(tmp_path: Path) -> None:
     """It would wait for ever for another one to build it again."""
     with pytest.raises(UsageError, match="two workers"):
         Farm(Settings(release="4.17"), tmp_path, 1, 0)
+
+
+def test_a_store_that_buildbot_cannot_work_in_is_said(tmp_path: Path) -> None:
+    """It failed with forty lines about a module that has nothing to do with it."""
+    with pytest.raises(UsageError, match="has a space in it"):
+        environment.programs(tmp_path / "my store")
 
 
 class Busy(BaseHTTPRequestHandler):
@@ -103,10 +115,11 @@ def kill(folder: Path) -> None:
                 os.kill(int(path.name), signal.SIGKILL)
 
 
-def wait_for(what: Callable[[], str | None], seconds: float = 240) -> str:
-    """Wait until something is there, and return it."""
+def wait_for(process: subprocess.Popen[str], what: Callable[[], str | None], seconds: float = 240) -> str:
+    """Wait until something is there, and return it; a farm that has ended is not waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
         with contextlib.suppress(HostError):
             if (found := what()) is not None:
                 return found
@@ -133,8 +146,8 @@ def test_a_worker_that_is_killed_loses_nothing(
     with checkout.popen(*words, "--port", str(port)) as process:
         try:
             builds = lambda: next((w for w, what in master.busy().items() if what == "small build"), None)  # noqa: E731
-            victim = wait_for(builds)
-            wait_for(lambda: "yes" if checkouts.running_in(checkout.store / "scratch") else None)
+            victim = wait_for(process, builds)
+            wait_for(process, lambda: "yes" if checkouts.running_in(checkout.store / "scratch") else None)
             kill(folder / victim)
             out, err = process.communicate(timeout=400)
         finally:

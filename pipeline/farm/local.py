@@ -116,8 +116,7 @@ class Farm:
             folder = self.folder / one.name
             (folder / "buildbot.tac").unlink(missing_ok=True)
             who = [f"{_HOST}:{port}", one.name, one.password]
-            make = [worker, "create-worker", "--quiet", "--umask=0o022", folder, *who]
-            run(make, env=_environment())
+            run([worker, "create-worker", "--quiet", "--umask=0o022", folder, *who], env=_environment())
 
     def _process(self, program: str, name: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         argv = [os.fspath(self._programs / program), "start", "--nodaemon", os.fspath(self.folder / name)]

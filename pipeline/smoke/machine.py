@@ -310,6 +310,8 @@ class Machine:
         `resume` lets it run on. Raises InfrastructureError.
         """
         await self.stop()
+        # The machine may itself go on from a saved one, to which this is a link.
+        (self.folder / STATE).unlink(missing_ok=True)
         # A line of shell is how QEMU 7.2 takes a file, and so the name is ours.
         await self._qemu.execute("migrate", uri=f"exec:cat >{STATE}")
         await self._migrated("save")

@@ -128,6 +128,10 @@ def test_each_start_has_its_own_overlay(hardware: Hardware, tmp_path: Path) -> N
         assert second is not None
         names = asyncio.run(go_on(tmp_path / "third", second.folder, "c" * 64))
         assert names == ["drive0", "drive0.0.qcow2", "drive0.1.qcow2", "drive0.qcow2"]
+    for key in "abc":
+        with snapshots.use(key * 64) as found:
+            assert found is not None, key
+            assert not (found.folder / STATE).is_symlink()
     assert hardware.drives[0].image.read_bytes() == image
 
 

@@ -107,8 +107,7 @@ class Hardware:
     """A virtual machine; ``memory`` is in MiB, ``chipset`` QEMU's -machine (pc or q35).
 
     ``screen`` gives it a VGA card, of which screenshots can be made; ``network`` a card that reaches
-    nothing but QEMU's own DHCP and DNS; ``extra`` is appended to QEMU's command line. ``cpu_flags`` are
-    appended to the processor that the accelerator takes.
+    nothing but QEMU's own DHCP and DNS; ``extra`` is appended to QEMU's command line.
     """
 
     boot: Direct | Linux | Firmware
@@ -118,7 +117,6 @@ class Hardware:
     drives: tuple[Drive, ...] = ()
     network: bool = False
     screen: bool = False
-    cpu_flags: str = ""
     extra: tuple[str, ...] = ()
 
     def lay_out(self, folder: Path, saved: Path | None = None) -> None:
@@ -152,14 +150,12 @@ class Hardware:
         self, accelerator: Accelerator, serial: int, agents: tuple[int, ...], monitor: int
     ) -> list[str]:
         """Return QEMU's command line; the last three are descriptors of connected sockets."""
-        cpu = accelerator.qemu_cpu + (f",{self.cpu_flags}" if self.cpu_flags else "")
         arguments = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
             *("-accel", accelerator.qemu_option),
             *accelerator.qemu_clock,
             *("-machine", self.chipset),
-            # https://gitlab.com/qemu-project/qemu: SMAP as emulated by 7.2 kills a PV dom0 at once.
-            *("-cpu", cpu),
+            *("-cpu", accelerator.qemu_cpu),
             *("-m", str(self.memory)),
             *("-smp", str(self.cpus)),
             *("-display", "none"),

@@ -22,7 +22,7 @@ from pipeline.files import sha256, write_text
 from pipeline.run import run
 from pipeline.scratch import scratch as scratch_folder
 from pipeline.smoke import page, results
-from pipeline.smoke.accelerator import Accelerator, Kind, choose
+from pipeline.smoke.accelerator import Accelerator, choose
 from pipeline.smoke.attach import Terminal
 from pipeline.smoke.case import Case, Facts, Limits
 from pipeline.smoke.cases.install import CASES as INSTALL
@@ -40,8 +40,6 @@ LIMITS = Limits(banner=120, boot=600, command=60, xl=180, power_off=300, total=3
 MEMORY = 1024
 KEPT_DISKS = 2
 """How many hosts' disks are kept, of 400 MB each."""
-_CPU = "-xsave,-avx,-avx2"
-"""What the emulated processor must not have: with it and a guest beside dom0, systemd was seen to die."""
 _PLAIN = f"root=UUID={ROOT_UUID} rw console=ttyS0 panic=5 quiet systemd.show_status=0"
 _DEPENDENCY = re.compile(r"([^<>=]+)(?:[<>=]+(.+))?")
 
@@ -94,7 +92,6 @@ class FullTier:
             chipset="q35" if stage.name == "uefi" else "pc",
             drives=(Drive(self.base.disk), Drive(self.packages)),
             network=True,
-            cpu_flags=_CPU if self.runner.facts.accelerator.kind is Kind.TCG else "",
         )
 
     async def make(self, stages: Sequence[Stage]) -> None:

@@ -7,8 +7,13 @@ import re
 from pipeline.smoke.case import Case, Host, Start
 from pipeline.smoke.cases.devices import GUEST_ADDRESS, RUNNING, reaches
 from pipeline.smoke.errors import CheckFailedError
+from pipeline.smoke.guest import until
 
 NAME = RUNNING.name
+IGNORE_HOST_SINCE = (4, 3)
+"""The first series whose xl minds that a guest gets more processors than the host has."""
+_LESS = 112
+_SCRATCH = "mkdir -p /scratch; mount -t ext4 /dev/vdc /scratch"
 
 
 async def listed(host: Host) -> tuple[int, int, str]:
@@ -18,6 +23,22 @@ async def listed(host: Host) -> tuple[int, int, str]:
     if match is None:
         raise CheckFailedError(f"xl list does not show {NAME}.", hint=output)
     return int(match[1]), int(match[2]), match[3]
+
+
+async def console(host: Host) -> str:
+    """``xl console`` carries what is typed to the guest, and back what it answers."""
+    # xl wants a terminal before it takes what is typed; script is one. The fifo stays open.
+    typed = "rm -f /tmp/typed /tmp/shown; mkfifo /tmp/typed; exec 4<>/tmp/typed"
+    start = f"setsid script -q -f -c 'xl console {NAME}' /tmp/shown <&4 >/dev/null 2>&1 &"
+    await host.succeed(f"{typed}\n{start}\necho $! >/tmp/console.pid")
+    try:
+        await until(host, "[ -s /tmp/shown ]", "xl console shows something")
+        answers = "{ echo 'echo typed-$((6*7))' >/tmp/typed; grep -q typed-42 /tmp/shown; }"
+        await until(host, answers, "the guest answers")
+    finally:
+        shown = await host.run("kill -- -$(cat /tmp/console.pid); cat /tmp/shown")
+        host.keep("console.log", shown.output)
+    return "what was typed was answered"
 
 
 async def pause(host: Host) -> str:
@@ -33,6 +54,72 @@ async def pause(host: Host) -> str:
     if "p" in state:
         raise CheckFailedError(f"The guest is still paused: {state}.")
     return "stood still, and went on"
+
+
+async def memory(host: Host) -> str:
+    """``xl mem-set`` takes memory from a guest and gives it back; the guest sees both."""
+    before, free = (await listed(host))[0], await _total(host)
+    await host.succeed(f"xl mem-set {NAME} {_LESS}", host.limits.xl)
+    less = await _settles(host, _LESS)
+    within = await _total(host)
+    await host.succeed(f"xl mem-set {NAME} {before}", host.limits.xl)
+    again = await _settles(host, before)
+    back = await _total(host)
+    if not within < back or within >= free:
+        raise CheckFailedError(f"The guest did not see it: {free}, then {within}, then {back} KiB.")
+    return f"{before} MiB, {less} MiB, and {again} MiB again"
+
+
+async def _total(host: Host) -> int:
+    return int(re.findall(r"MemTotal:\s+(\d+)", await RUNNING.run(host, "grep MemTotal /proc/meminfo"))[-1])
+
+
+async def _settles(host: Host, wanted: int) -> int:
+    """Wait until the guest has about so much memory."""
+    column = f"xl list {NAME} | awk '$1 == \"{NAME}\" {{ exit !($3 >= {wanted - 2} && $3 <= {wanted + 2}) }}'"
+    await until(host, column, f"{NAME} has {wanted} MiB")
+    return (await listed(host))[0]
+
+
+async def processors(host: Host) -> str:
+    """``xl vcpu-set`` gives a guest another processor, and takes it away again."""
+    # The host has one only.
+    more = "--ignore-host" if host.facts.series >= IGNORE_HOST_SINCE else ""
+    seen = []
+    for count in (2, 1):
+        await host.succeed(f"xl vcpu-set {more} {NAME} {count}", host.limits.xl)
+        # What udev does on a distribution.
+        online = "echo 1 >/sys/devices/system/cpu/cpu1/online; " if count == 2 else ""
+        wait = f'until [ "$(nproc)" = {count} ]; do {online}sleep 0.3; done 2>/dev/null'
+        seen.append((await RUNNING.run(host, f"{wait}; nproc")).split()[-1])
+    if seen != ["2", "1"]:
+        raise CheckFailedError(f"The guest had {' and then '.join(seen)} processors, and not 2 and then 1.")
+    return "two processors, and one again"
+
+
+async def save_restore(host: Host) -> str:
+    """A guest saved to a file is gone; restored, it goes on where it was, and its network does."""
+    await RUNNING.run(host, "token=kept-$((40+2))")
+    await host.succeed(f"{_SCRATCH} && xl save {NAME} /scratch/saved", host.limits.xl * 2, waits=True)
+    await RUNNING.gone(host)
+    await host.succeed("xl restore /scratch/saved", host.limits.xl * 2, waits=True)
+    told = await RUNNING.run(host, "echo $token")
+    if "kept-42" not in told.split():
+        raise CheckFailedError("The guest that was restored is not the one that was saved.", hint=told)
+    await reaches(host)
+    return "gone, and back with its memory and its network"
+
+
+async def reboot(host: Host) -> str:
+    """``xl reboot`` makes the guest start anew, as a new domain."""
+    before = int(await host.succeed(f"xl domid {NAME}", host.limits.xl))
+    size = int(await host.succeed(f"stat -c %s {RUNNING.log}"))
+    await host.succeed(f"xl reboot {NAME}", host.limits.xl)
+    await RUNNING.says(host, "SMOKE-GUEST-UP", after=size)
+    after = int(await host.succeed(f"xl domid {NAME}", host.limits.xl))
+    if after == before:
+        raise CheckFailedError(f"The guest is still domain {before}.")
+    return f"domain {before} became domain {after}"
 
 
 async def shutdown(host: Host) -> str:
@@ -67,6 +154,11 @@ async def top(host: Host) -> str:
 CASES = tuple(
     Case(name, title, run, start=Start.GUEST)
     for name, title, run in (
+        ("xl-save", "a guest is saved and restored", save_restore),
+        ("xl-reboot", "a guest is rebooted", reboot),
+        ("xl-mem-set", "a guest's memory is taken and given", memory),
+        ("xl-vcpu-set", "a guest's processors are plugged and unplugged", processors),
+        ("xl-console", "a guest's console is used by xl console", console),
         ("xl-pause", "a guest is paused and unpaused", pause),
         ("xl-shutdown", "a guest is shut down", shutdown),
         ("xl-destroy", "a guest is destroyed", destroy),

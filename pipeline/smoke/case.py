@@ -136,8 +136,13 @@ def ability(name: str) -> Need:
 
 
 def since(major: int, minor: int, what: str) -> Need:
-    """Return the need of a Xen from some version on, which has ``what``."""
-    return lambda facts: None if facts.series >= (major, minor) else f"{facts.xen_version} has no {what}."
+    """Return the need of a Xen from some series on, which has ``what``."""
+
+    def lacks(facts: Facts) -> str | None:
+        own = ".".join(str(number) for number in facts.series)
+        return None if facts.series >= (major, minor) else f"{own} has no {what}."
+
+    return lacks
 
 
 @dataclass(frozen=True)

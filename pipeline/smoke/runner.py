@@ -162,7 +162,7 @@ class Runner:
     async def _one(self, case: Case, host: Host, run: Run) -> bool:
         """Make one case and note its verdict; whether the run can go on."""
         if (reason := case.lacks(self.facts)) is not None:
-            run.cases.append(without(case, Verdict.NOT_APPLICABLE, reason))
+            run.cases.append(_none(case, reason))
             return True
         machine = host.machine
         begin, cpu = machine.seconds, machine.progress.cpu
@@ -171,9 +171,8 @@ class Runner:
             evidence = await case.run(host)
         except NotApplicableError as e:
             seconds = round(machine.seconds - begin, 3)
-            result = without(case, Verdict.NOT_APPLICABLE, e.message)
+            result = _none(case, e.message)
             run.cases.append(msgspec.structs.replace(result, begin=round(begin, 3), seconds=seconds))
-            log.info(f"{case.title}: {e.message}")
             return True
         except PipelineError as e:
             seconds = machine.seconds - begin
@@ -257,7 +256,7 @@ class Runner:
     ) -> Run:
         """Make one case on a machine of its own; see `apart`, and `in_order` for ``after``."""
         if (reason := case.lacks(self.facts)) is not None:
-            return Run([without(case, Verdict.NOT_APPLICABLE, reason)])
+            return Run([_none(case, reason)])
         run = await self.in_order(hardware, (case,), saved, after)
         restored, attempts = True, 1
         if run.broken:
@@ -275,6 +274,11 @@ class Runner:
 def without(case: Case, verdict: Verdict, reason: str) -> CaseResult:
     """Return the result of a case that was not made."""
     return CaseResult(name=case.name, title=case.title, tier=case.tier, verdict=verdict, evidence=reason)
+
+
+def _none(case: Case, reason: str) -> CaseResult:
+    log.info(f"{case.title}: not applicable: {reason}")
+    return without(case, Verdict.NOT_APPLICABLE, reason)
 
 
 def _judge(case: Case, error: PipelineError, begin: float, seconds: float, serial: str = "") -> CaseResult:

@@ -7,6 +7,7 @@ import gzip
 from pipeline.smoke.cpio import CharDevice, Directory, File, Tree, write_newc
 from pipeline.smoke.goods import script
 from pipeline.smoke.kernel import Kernel
+from pipeline.smoke.sector import boot_disk
 from pipeline.smoke.tiny import tiny_guest
 
 MODULES = ("crc16", "crc32c_generic", "mbcache", "jbd2", "ext4", "xen_blkfront", "xen_netfront")
@@ -42,6 +43,7 @@ def goods(kernel: Kernel, busybox: bytes) -> Tree:
         "guest/initramfs": File(ramdisk(busybox, kernel)),
         "guest/tiny32": File(tiny_guest(32)),
         "guest/tiny64": File(tiny_guest(64)),
+        "guest/hvm.img": File(boot_disk()),
     }
 
 

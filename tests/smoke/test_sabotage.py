@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.smoke.accelerator import Accelerator
-from pipeline.smoke.cases import BOOT
+from pipeline.smoke.cases import BOOT, hvm
 from pipeline.smoke.cpio import File
 from pipeline.smoke.dom0 import HostFiles
 from pipeline.smoke.layers import PackageLayer
@@ -86,3 +86,19 @@ def test_an_xl_that_hangs(
     assert "idle for 8 s" in red.case.evidence
     # What came after it was made all the same.
     assert red.attempt.cases[-1].verdict is Verdict.PASS
+
+
+def test_a_missing_hvmloader(
+    planted: Planted, layer: PackageLayer, accelerator: Accelerator, package: frozenset[str], tmp_path: Path
+) -> None:
+    """If this fails, a package without hvmloader goes out, and no HVM guest starts on it."""
+    (path,) = layer.programs("hvmloader")
+    red = run(
+        planted(hvmloader=None),
+        accelerator,
+        tmp_path,
+        cases=(*FROM_DOM0[:2], *(case for case in hvm.CASES if case.name == "hvm-guest")),
+        package=package - {path},
+    )
+    assert (red.case.name, red.case.failure) == ("hvm-guest", "CheckFailedError")
+    assert red.case.file == path

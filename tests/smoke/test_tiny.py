@@ -10,6 +10,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
+from pipeline.smoke import sector
 from pipeline.smoke.tiny import BASE, CODE32, CODE64, MARKER, Code, tiny_guest
 
 
@@ -39,3 +40,17 @@ def test_the_file_is_what_a_loader_expects(bits: int) -> None:
     notes = {found["n_type"]: found["n_descdata"] for found in note.iter_notes()}
     assert len(notes) == 6
     assert elf.get_section(1).name == ".shstrtab"
+
+
+def test_the_boot_sector_is_that_of_its_instructions(tmp_path: Path) -> None:
+    """If this fails, the HVM guest does something else than what its source says."""
+    source, made = tmp_path / "sector.s", tmp_path / "sector.o"
+    source.write_text("".join(f"{text}\n" for _, text in sector.CODE))
+    subprocess.run(["as", "--32", source, "-o", made], check=True)
+    disk = sector.boot_disk()
+    with made.open("rb") as file:
+        text = ELFFile(file).get_section_by_name(".text")
+        assert text is not None
+        assert disk.startswith(text.data())
+    assert (disk[510:512], len(disk)) == (b"\x55\xaa", sector.SIZE)
+    assert sector.MARKER.encode() in disk[0x100:0x180]

@@ -25,8 +25,8 @@ PROBE_SECONDS = 8.0
 """Seconds in which a real KVM has long printed Xen's first line; emulation needs 2 to 3."""
 
 
-# SMAP as 7.2 emulates it kills a PV dom0 at once. With xsave, and the AVX that needs it, programs were seen to die
-# of signals wherever there is a guest beside dom0: cat in the guest, systemd in dom0.
+# SMAP as 7.2 emulates it kills a PV dom0 at once. With xsave, and AVX that needs it, programs were seen to
+# die of signals where there is a guest beside dom0: cat in the guest, systemd in dom0.
 _EMULATED = "max,-smap,-xsave,-avx,-avx2"
 
 

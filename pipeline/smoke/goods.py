@@ -22,7 +22,12 @@ _SCRIPTS = Path(__file__).parent
 _QEMU_PATH = re.compile(rb"/[\w/.+-]*/qemu-system-(?:i386|x86_64)\0")
 _BIOS_PATH = re.compile(rb"/[\w/.+-]*/(?:bios-256k|seabios)[\w.-]*\.bin\0")
 _DEBIAN_QEMU, _DEBIAN_BIOS = "usr/libexec/xen-qemu-system-i386", "usr/share/seabios/bios-256k.bin"
-_ROMS = ("linuxboot.bin", "linuxboot_dma.bin", "multiboot.bin", "pvh.bin", "kvmvapic.bin", "keymaps/en-us")
+_LOADERS = ("linuxboot.bin", "linuxboot_dma.bin", "multiboot.bin", "pvh.bin")
+_ROMS = (
+    *(f"usr/share/qemu/{name}" for name in (*_LOADERS, "kvmvapic.bin", "keymaps/en-us")),
+    # Of the cards that guests have, cirrus by default.
+    *(f"usr/share/seabios/vgabios-{card}.bin" for card in ("cirrus", "stdvga")),
+)
 _PYGRUB_PARTS = re.compile(r"^usr/lib(64)?/python[0-9.]+/|/fsimage\.so$")
 # Not imported by anything that starts guests, and a third of all.
 _NO_PYTHON = re.compile(r"(test|idlelib|lib2to3|ensurepip|pydoc_data|tkinter|config-.*|.*-packages)$")
@@ -112,8 +117,7 @@ class Goods:
         for data in libraries:
             for match in _BIOS_PATH.findall(data):
                 self._add(match.decode().strip("/\0"), union.walk(_DEBIAN_BIOS)[0][_DEBIAN_BIOS])
-        for name in _ROMS:
-            path = f"usr/share/qemu/{name}"
+        for path in _ROMS:
             self._add(path, union.walk(path)[0][path])
         return {}
 

@@ -167,8 +167,8 @@ def assemble(
     }
     own: list[str] = []
     if os.geteuid() == 0:
-        # It works in a root file system with the host's /proc, /sys and /dev mounted: killed, it would leave them
-        # in a folder below /tmp. For other users it makes such a namespace itself.
+        # It works in a root file system with the host's /proc, /sys and /dev mounted: killed, it would leave
+        # them in a folder below /tmp. For other users it makes such a namespace itself.
         own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
         env["TMPDIR"] = os.fspath(scratch)
     lines: list[str] = []

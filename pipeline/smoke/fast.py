@@ -18,6 +18,7 @@ import msgspec
 
 from pipeline import log
 from pipeline.smoke.accelerator import Accelerator
+from pipeline.smoke.cancelling import all_of
 from pipeline.smoke.case import Case, Start
 from pipeline.smoke.cases import GUESTS, VITAL, devices
 from pipeline.smoke.cases.boot import READY
@@ -144,7 +145,7 @@ class FastTier:
                 return await begin[1].alone(self.hardware, case, begin[0], first=first)
 
         jobs = [make(case) for case in makers] + [one(case) for case in guests if not case.makes]
-        runs = await asyncio.gather(*jobs)
+        runs = await all_of(jobs)
         # Made for the sake of others, one is of no interest unless it failed.
         wanted = {case.name for case in guests}
         self.apart = [run for run in runs if run.cases[0].name in wanted or not run.passed]

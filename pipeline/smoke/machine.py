@@ -19,6 +19,7 @@ from typing import BinaryIO, Self, TypeVar
 from pipeline.errors import PipelineError
 from pipeline.smoke.accelerator import Accelerator
 from pipeline.smoke.agent import Agent, Reply
+from pipeline.smoke.cancelling import to_the_end
 from pipeline.smoke.errors import (
     AgentLostError,
     HangError,
@@ -127,21 +128,24 @@ class Machine:
         self._fatal.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.hardware.lay_out(self.folder, self._saved)
         self._start = time.monotonic()
-        self._qemu = await Qemu.start(self._command, self.folder, 2, lambda: self.seconds)
-        # A machine that goes on has agents that said long ago that they are ready, and remember the
-        # number of their last request.
-        first = secrets.randbelow(10**8) + 10 if self._saved else 0
-        self.agent, self._rescuer = (Agent(*stream, first) for stream in self._qemu.agents)
-        self.progress = Progress(self.pid)
-        for work in (self._watch_serial(), self._watch_process(), self._watch_progress()):
-            self._tasks.append(asyncio.ensure_future(work))
         try:
+            await to_the_end(self._start_qemu())
+            for work in (self._watch_serial(), self._watch_process(), self._watch_progress()):
+                self._tasks.append(asyncio.ensure_future(work))
             if self._saved is not None:
                 await self._restore(self._saved)
         except BaseException:
             await self.close()
             raise
         return self
+
+    async def _start_qemu(self) -> None:
+        self._qemu = await Qemu.start(self._command, self.folder, 2, lambda: self.seconds)
+        # A machine that goes on has agents that said long ago that they are ready, and remember the
+        # number of their last request.
+        first = secrets.randbelow(10**8) + 10 if self._saved else 0
+        self.agent, self._rescuer = (Agent(*stream, first) for stream in self._qemu.agents)
+        self.progress = Progress(self.pid)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -340,10 +344,13 @@ class Machine:
 
     async def close(self) -> None:
         """Kill QEMU if it still runs, and give all back. Can be called again."""
-        if not hasattr(self, "_qemu"):
-            return
+        if hasattr(self, "_qemu"):
+            await to_the_end(self._close())
+
+    async def _close(self) -> None:
         self._qemu.kill()
-        await asyncio.wait(self._tasks[:2], timeout=3)
+        if self._tasks:
+            await asyncio.wait(self._tasks[:2], timeout=3)
         await self._qemu.close()
         for task in self._tasks:
             task.cancel()

@@ -15,6 +15,7 @@ from qemu.qmp import EventListener, QMPClient, QMPError
 
 from pipeline.errors import ToolMissingError
 from pipeline.smoke.agent import MAX_REPLY
+from pipeline.smoke.cancelling import to_the_end
 from pipeline.smoke.errors import QemuDiedError
 
 # The library lets through what json raises for bytes that are no UTF-8, and for lists in lists in lists.
@@ -127,6 +128,9 @@ class Qemu:
 
     async def close(self) -> None:
         """Kill QEMU if it still runs, and give all back. Can be called again."""
+        await to_the_end(self._close())
+
+    async def _close(self) -> None:
         self.kill()
         await self.process.wait()
         with contextlib.suppress(Exception):

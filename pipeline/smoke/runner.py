@@ -20,6 +20,7 @@ from pipeline import log
 from pipeline.errors import ExitStatus, PipelineError
 from pipeline.scratch import scratch
 from pipeline.smoke.attach import Terminal
+from pipeline.smoke.cancelling import all_of
 from pipeline.smoke.case import Case, Facts, Host, Limits
 from pipeline.smoke.errors import (
     BrokenCaseError,
@@ -212,7 +213,7 @@ class Runner:
             async with free:
                 return await self.alone(hardware, case, saved, first)
 
-        return list(await asyncio.gather(*(one(case) for case in cases)))
+        return await all_of(one(case) for case in cases)
 
     async def together(
         self, hardware: Hardware, cases: Sequence[Case], saved: Path, size: int, first: Sequence[Case] = ()
@@ -242,7 +243,7 @@ class Runner:
                 todo.extendleft(reversed(undone))
                 runs.extend([await self.alone(hardware, case, saved, first) for case in broken])
 
-        await asyncio.gather(*(work() for _ in range(self.cores)))
+        await all_of(work() for _ in range(self.cores))
         order = {case.name: number for number, case in enumerate(cases)}
         return sorted((run for run in runs if run.cases), key=lambda run: order[run.cases[0].name])
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _PR_SET_CHILD_SUBREAPER = 36
-"""prctl(2): orphans below become this process's children: a sandbox's, and disorderfs in the background."""
+"""prctl(2): orphans below become this process's children: a sandbox's, and a command's daemons."""
 
 
 @dataclass(frozen=True)

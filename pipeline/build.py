@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -344,7 +344,7 @@ class Builder:
             }
             inputs |= {f"support/{name}": folder / name for name in plan.recipe.support}
             environment = {**plan.environment, "PACKAGER": plan.packager, "PKGDEST": "/build/output"}
-            job = replace(self._job("package.sh", inputs, environment), counts_links=True)
+            job = self._job("package.sh", inputs, environment)
             with _logged(log_path) as on_line:
                 engine.run(job, plan.packaging, output, on_line)
 

@@ -36,7 +36,6 @@ _APT = PackageManager(
         "bubblewrap",
         "ca-certificates",
         "debian-archive-keyring",
-        "disorderfs",
         "git",
         "gpg",
         "kmod",

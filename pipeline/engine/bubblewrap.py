@@ -20,9 +20,6 @@ from pipeline.scratch import scratch
 if TYPE_CHECKING:
     from pipeline.image.assembly import Image
 
-# mount.fuse(8): nobody else changes the files, so the kernel may remember what it knows of them, and what is
-# not there: a compiler looks for each header in many folders.
-_CACHED = "kernel_cache,big_writes,entry_timeout=3600,negative_timeout=3600,attr_timeout={}"
 _NAMESPACES = (
     *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--new-session"),
@@ -47,10 +44,10 @@ class Bubblewrap:
 
     def run_in(self, job: Job, root: Path, name: str, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job in an unpacked root, which messages call image ``name``; see Engine.run."""
-        with self._workspace(job) as workspace, self._seen(workspace, job) as seen:
+        with self._workspace(job) as workspace:
             argv = [
                 *_limits(job.limits),
-                *_sandbox(root, seen, self._passwd(root, job), job),
+                *_sandbox(root, workspace, self._passwd(root, job), job),
                 *guard.command(job, root),
             ]
             told = guard.Told(on_line)
@@ -86,30 +83,6 @@ class Bubblewrap:
                 for path in (workspace, *workspace.rglob("*")):
                     os.chown(path, uid, uid, follow_symlinks=False)
             yield workspace
-
-    @contextmanager
-    def _seen(self, workspace: Path, job: Job) -> Iterator[Path]:
-        """Give the workspace as the job is to see it."""
-        if not job.circumstances.reversed_folders:
-            yield workspace
-            return
-        mirror = workspace.with_name("seen")
-        mirror.mkdir()
-        # It does not know that two names are one file, and so remembers too low a number of hard links.
-        options = _CACHED.format(0 if job.counts_links else 3600)
-        if os.geteuid() == 0:
-            # The job's user sees all files as its own, and the kernel keeps it to their modes. With
-            # --multi-user=yes, disorderfs would become that user for each access, which doubles its cost.
-            uid = job.circumstances.uid
-            # Below, they are root's: no other user of this host may run what the job gives a set-id bit.
-            workspace.parent.chmod(0o700)
-            options += f",allow_other,default_permissions,uid={uid},gid={uid}"
-        reverse = ("--multi-user=no", "--reverse-dirents=yes", "--sort-dirents=yes")
-        run(["disorderfs", *reverse, "-o", options, workspace, mirror])
-        try:
-            yield mirror
-        finally:
-            run(["fusermount", "-u", "-z", mirror])
 
     def _passwd(self, root: Path, job: Job) -> Path | None:
         """A table of users that knows the job's, where that is not the image's builder."""

@@ -5,15 +5,17 @@
 # sandbox itself is what refuses; this only sees to it that the refusal has a name and ends the job.
 #
 # A seccomp filter (seccomp_unotify(2)), which no process of the job can take off again, tells it of every
-# connect, sendto, sendmsg and sendmmsg, and refuses what no build needs. Nothing else is slowed down.
+# connect, sendto, sendmsg and sendmmsg, and refuses what no build needs. Nothing else is slowed down. Where
+# folders are to be listed in another order, it is told of every getdents as well, and answers in the place of
+# the kernel: so no program can tell, and a file that is opened, read or made costs nothing more.
 #
 # Arguments: the host's name, the most bytes that the workspace may have, the least bytes that must stay
-# free on its disk, the workspace, and the command. It ends with the command's status, or with 1 after a
+# free on its disk, the workspace, "reversed" or "" for the order of folders, and the command. It ends with the command's status, or with 1 after a
 # last line on standard output: MARK, the reason, and its details, parted by tabs (see guard.py).
 use strict;
 use warnings;
 
-my ($hostname, $quota, $reserve, $workspace, @command) = @ARGV;
+my ($hostname, $quota, $reserve, $workspace, $order, @command) = @ARGV;
 my $MARK = "\x1exen-aur-pipeline";
 
 # Numbers of x86_64: arch/x86/entry/syscalls/syscall_64.tbl of Linux; the second table is that of i386.
@@ -21,7 +23,8 @@ my %nr = (
   connect => 42, sendto => 44, sendmsg => 46, clone => 56, statfs => 137, prctl => 157, bpf => 321,
   unshare => 272, setns => 308, sendmmsg => 307, seccomp => 317, userfaultfd => 323, clone3 => 435,
   perf_event_open => 298, add_key => 248, request_key => 249, keyctl => 250,
-  io_uring_setup => 425, io_uring_enter => 426, io_uring_register => 427, ioctl => 16,
+  io_uring_setup => 425, io_uring_enter => 426, io_uring_register => 427, ioctl => 16, close => 3, lseek => 8,
+  getdents => 78, getdents64 => 217, process_vm_writev => 311, pidfd_open => 434, pidfd_getfd => 438,
 );
 my @i386 = (102, 345, 362, 369, 370, 425, 286, 287, 288, 346, 310, 435);  # socketcall, connect, keys, ...
 my ($ENOSYS, $EPERM, $ENETUNREACH) = (38, 1, 101);
@@ -34,6 +37,7 @@ sub program {
   my @old = ([0x20, 0, 0, 0], (map { when($_, refuse($ENOSYS)) } @i386), $allow);
   my @new = ([0x20, 0, 0, 0], [0x35, 0, 1, 0x40000000], refuse($ENOSYS));  # x32 has numbers from there on
   push @new, map { when($nr{$_}, $notify) } qw(connect sendto sendmsg sendmmsg);
+  push @new, map { when($nr{$_}, $notify) } qw(getdents getdents64) if $order eq "reversed";
   # io_uring would go round the filter; clone3 keeps its flags where no filter can look, and libc then
   # takes clone.
   push @new, map { when($nr{$_}, refuse($ENOSYS)) } qw(io_uring_setup io_uring_enter io_uring_register clone3);
@@ -59,17 +63,37 @@ sub say_last {
   exit 1;
 }
 
-sub listen_to_filter {
-  # The guard itself must not be traced or read by the job, whose user it is: PR_SET_DUMPABLE.
-  syscall($nr{prctl}, 4, 0, 0, 0, 0);
-  syscall($nr{prctl}, 38, 1, 0, 0, 0) == 0 or fail("no_new_privs: $!");
+# Puts this process, which is to become the job, under the filter; returns the descriptor that tells of it.
+sub filter {
+  setpgrp;
+  syscall($nr{prctl}, 38, 1, 0, 0, 0) == 0 or return -1;  # PR_SET_NO_NEW_PRIVS
   my @program = program();
   my $code = join("", @program);
   my $fprog = pack("Sx6P", scalar(@program), $code);
-  # SECCOMP_SET_MODE_FILTER with SPEC_ALLOW (the filter is no reason to slow the job down) and NEW_LISTENER.
-  my $fd = syscall($nr{seccomp}, 1, 4 | 8, $fprog);
-  $fd >= 0 or fail("seccomp: $!");
-  open(my $listener, "+<&=", $fd) or fail("listener: $!");
+  # SECCOMP_SET_MODE_FILTER with SPEC_ALLOW (the filter is no reason to slow the job down) and NEW_LISTENER;
+  # with WAIT_KILLABLE_RECV, no signal takes a process out of a call that the guard is answering.
+  return syscall($nr{seccomp}, 1, 4 | 8 | ($order eq "reversed" ? 32 : 0), $fprog);
+}
+
+# Starts the job; returns what tells of its calls. The guard is not under the filter, as it could not answer
+# itself: the two share their descriptors (CLONE_FILES) until the job's program starts, and so the new one.
+sub start {
+  # The guard itself must not be traced or read by the job, whose user it is: PR_SET_DUMPABLE.
+  syscall($nr{prctl}, 4, 0, 0, 0, 0);
+  pipe(my $told, my $tell) or fail("pipe: $!");
+  $child = syscall($nr{clone}, 0x400 | 17, 0, 0, 0, 0);  # 17: SIGCHLD
+  fail("clone: $!") if $child < 0;
+  if ($child == 0) {
+    my $fd = filter();
+    syswrite($tell, $fd < 0 ? "$!\n" : "fd $fd\n");
+    exit 1 if $fd < 0;
+    syscall($nr{prctl}, 4, 1, 0, 0, 0);
+    exec { $command[0] } @command or do { print STDERR "$command[0]: $!\n"; exit 127 };
+  }
+  my $said = readline($told);
+  chomp $said;
+  $said =~ /^fd (\d+)$/ or fail("seccomp: $said");
+  open(my $listener, "+<&=", $1) or fail("listener: $!");
   return $listener;
 }
 
@@ -171,14 +195,70 @@ sub judge {
   return 0;
 }
 
+# A descriptor of the guard's own for what is open in a process: both share the place in it.
+sub shared {
+  my ($pid, $number) = @_;
+  my $process = syscall($nr{pidfd_open}, $pid, 0);
+  if ($process < 0) {  # a thread, whose files are those of its process
+    return -1 if content("/proc/$pid/status") !~ /^Tgid:\s+(\d+)/m || $1 == $pid;
+    $process = syscall($nr{pidfd_open}, $1 + 0, 0);
+    return -1 if $process < 0;
+  }
+  my $folder = syscall($nr{pidfd_getfd}, $process, $number, 0);
+  syscall($nr{close}, $process);
+  return $folder;
+}
+
+# Entries of getdents(2) in reversed order; where each says that the next one is goes by its place, not by
+# its name, so that the last one still says where the listing goes on.
+sub reversed {
+  my ($entries) = @_;
+  my ($at, @entries, @next) = (0);
+  while ($at < length($entries)) {
+    my ($next, $length) = unpack("x8qS", substr($entries, $at, 18));
+    push @next, $next;
+    unshift @entries, substr($entries, $at, $length);
+    $at += $length;
+  }
+  substr($entries[$_], 8, 8) = pack("q", $next[$_]) for 0 .. $#entries;
+  return join("", @entries);
+}
+
+# Lists a folder in the place of a process. Returns what the call returns to it, and nothing where the process
+# has to list for itself.
+sub list {
+  my ($pid, $call, $number, $buffer, $size) = @_;
+  my $folder = shared($pid, $number & 0xffffffff);
+  return if $folder < 0;
+  my $place = syscall($nr{lseek}, $folder, 0, 1);
+  $size = 1 << 16 if $size > 1 << 16;
+  my $entries = "\0" x $size;
+  my $got = syscall($call, $folder, $entries, $size + 0);
+  $got = -($! + 0) if $got < 0;
+  if ($got > 0) {
+    my $local = pack("PQ", my $other = reversed(substr($entries, 0, $got)), $got);
+    my $written = syscall($nr{process_vm_writev}, $pid, $local, 1, pack("QQ", $buffer, $got), 1, 0);
+    if ($written != $got) {
+      syscall($nr{lseek}, $folder, $place, 0);
+      undef $got;
+    }
+  }
+  syscall($nr{close}, $folder);
+  return $got;
+}
+
 sub answer {
   my ($listener) = @_;
   my $request = "\0" x 80;  # struct seccomp_notif
   return if syscall($nr{ioctl}, fileno($listener), 0xc0502100, $request) < 0;  # the process is gone
   my ($id, $pid, $call, @args) = unpack("QLx4lx4x8Q6", $request);
+  my $reply = sub { syscall($nr{ioctl}, fileno($listener), 0xc0182101, pack("QqlL", $id, @_)) };
+  if ($call == $nr{getdents} || $call == $nr{getdents64}) {
+    my $got = list($pid, $call, @args);
+    return defined $got ? $reply->($got < 0 ? (0, $got, 0) : ($got, 0, 0)) : $reply->(0, 0, 1);
+  }
   # SECCOMP_USER_NOTIF_FLAG_CONTINUE: what looked harmless may go on, and ends at the sandbox if it was not.
-  my $response = pack("QqlL", $id, 0, 0, judge($pid, $call, @args) ? 0 : 1);
-  syscall($nr{ioctl}, fileno($listener), 0xc0182101, $response);
+  $reply->(0, 0, judge($pid, $call, @args) ? 0 : 1);
 }
 
 sub free_bytes {
@@ -202,14 +282,7 @@ sub watch_disk {
 }
 
 $SIG{PIPE} = "DEFAULT";
-my $listener = listen_to_filter();
-$child = fork() // fail("fork: $!");
-if ($child == 0) {
-  setpgrp;
-  syscall($nr{prctl}, 4, 1, 0, 0, 0);
-  close $listener;
-  exec { $command[0] } @command or do { print STDERR "$command[0]: $!\n"; exit 127 };
-}
+my $listener = start();
 $free = free_bytes();
 $looked = time;
 $SIG{CHLD} = sub { };  # so that it ends the wait below

@@ -5,6 +5,8 @@ See guard.pl, which does the work.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +18,9 @@ from pipeline.run import TAIL_LINES
 
 _SCRIPT = Path(__file__).with_name("guard.pl")
 _PERL = "usr/bin/perl"
+# Linux 5.19 or newer, on x86_64.
+_SECCOMP, _PIDFD_GETFD = 317, 438
+_SET_MODE_FILTER, _NEW_LISTENER, _WAIT_KILLABLE_RECV = 1, 8, 32
 _MARK = "\x1exen-aur-pipeline"
 _RESERVE = 256 << 20
 """Bytes that a job must leave free on the disk that its workspace is on."""
@@ -26,14 +31,32 @@ def command(job: Job, root: Path) -> list[str]:
     """Return the command that runs a job under the guard, in the image whose root file system is ``root``.
 
     Without Perl in the image it is the job's own command: then an attempt to use the network is refused
-    all the same, but has no name, and the sandbox's own limits are the only ones.
+    all the same, but has no name, the sandbox's own limits are the only ones, and folders have their order.
     """
     if not os.path.lexists(root / _PERL):
         log.info("The image has no Perl: the job is not watched for attempts to use the network.")
         return job.argv
     # By its text, as no folder is at the same place under every engine, and a file could be in the way.
     perl = [f"/{_PERL}", "-e", _SCRIPT.read_text(encoding="utf-8"), "--"]
-    return [*perl, job.circumstances.hostname, str(job.limits.disk), str(_RESERVE), WORKSPACE, *job.argv]
+    order = "reversed" if job.circumstances.reversed_folders else ""
+    limits = (str(job.limits.disk), str(_RESERVE))
+    return [*perl, job.circumstances.hostname, *limits, WORKSPACE, order, *job.argv]
+
+
+def can_reverse(root: Path) -> bool:
+    """Whether jobs in that root file system can be shown folders in reversed order on this host."""
+    if not os.path.lexists(root / _PERL):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    # seccomp(2): of flags that it knows, it would next miss the program.
+    libc.syscall(_SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER | _WAIT_KILLABLE_RECV, None)
+    if ctypes.get_errno() != errno.EFAULT:
+        return False
+    process = os.pidfd_open(os.getpid())
+    copy = libc.syscall(_PIDFD_GETFD, process, process, 0)
+    for number in {process, copy} - {-1}:
+        os.close(number)
+    return bool(copy >= 0)
 
 
 class Told:

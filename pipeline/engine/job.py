@@ -82,7 +82,6 @@ class Job:
 
     ``inputs`` maps names in the workspace (with ``/`` for sub-folders) to files on this host; the job
     gets copies of its own. ``output`` names the workspace's folder whose content is wanted back.
-    ``counts_links``: its output depends on how many names a file has, as the sizes that du(1) sums up do.
     ``cache`` is a folder of this host whose content jobs leave to each other, at CACHE.
     """
 
@@ -92,7 +91,6 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
     circumstances: Circumstances = field(default_factory=Circumstances)
-    counts_links: bool = False
     cache: Path | None = None
 
     # The whole environment of every job, so that nothing of the caller's reaches the bytes.

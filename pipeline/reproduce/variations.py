@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,6 +12,7 @@ from debian.debfile import DebFile
 
 from pipeline import fetch
 from pipeline.definition import read_toml
+from pipeline.engine import guard
 from pipeline.engine.job import WORKSPACE, Circumstances
 from pipeline.errors import CommandError, UsageError
 from pipeline.image.assembly import Image
@@ -145,11 +144,9 @@ def _user(circumstances: Circumstances, around: Surroundings) -> _Result:
 
 def _order(circumstances: Circumstances, around: Surroundings) -> _Result:
     if not around.adaptable:
-        return "docker's file systems are its own"
-    if shutil.which("disorderfs") is None:
-        return "disorderfs is not installed"
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "this host has no FUSE"
+        return "docker lets nobody answer for the kernel"
+    if not all(guard.can_reverse(image.root) for image in around.images):
+        return "this kernel or an image without Perl lets nobody answer for the kernel"
     return replace(circumstances, reversed_folders=True)
 
 

@@ -110,6 +110,13 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
     "ocaml_integers": {
         f"{OCAML}/libs/xb/xs_ring_stubs.c": ("(volatile uint32*)&x\n", "(volatile uint32_t*)&x\n"),
     },
+    "oxenstored_answers": {
+        f"{OCAML}/xenstored/connections.ml": (
+            "\t\tif Connection.has_more_input con then\n",
+            "\t\tif Connection.has_more_input con || Connection.has_new_output con"
+            " && not (Xenbus.Xb.has_old_output con.Connection.xb) then\n",
+        ),
+    },
     "ipxe_flags": {
         "tools/firmware/etherboot/Config": (
             "CFLAGS += -UPXE_DHCP_STRICT\n",

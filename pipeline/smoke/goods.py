@@ -21,6 +21,7 @@ MOUNT = "drive"
 _SCRIPTS = Path(__file__).parent
 _QEMU_PATH = re.compile(rb"/[\w/.+-]*/qemu-system-(?:i386|x86_64)\0")
 _BIOS_PATH = re.compile(rb"/[\w/.+-]*/(?:bios-256k|seabios)[\w.-]*\.bin\0")
+_OWN_QEMU = re.compile(r"usr/lib/xen/bin/qemu-system-i386")
 _DEBIAN_QEMU, _DEBIAN_BIOS = "usr/libexec/xen-qemu-system-i386", "usr/share/seabios/bios-256k.bin"
 _LOADERS = ("linuxboot.bin", "linuxboot_dma.bin", "multiboot.bin", "pvh.bin")
 _ROMS = (
@@ -106,6 +107,10 @@ class Goods:
             if "/libxenlight.so." in path and isinstance(entry, File)
         ]
         wanted = {m.decode().strip("/\0") for data in libraries for m in _QEMU_PATH.findall(data)}
+        # Until 4.3, libxl puts that path together, and the package brings its own.
+        wanted |= {path for path in self.package.tree if _OWN_QEMU.fullmatch(path)}
+        if not wanted:
+            return {QEMU: "This Xen names no qemu for HVM guests, and its package has none."}
         missing = [path for path in sorted(wanted) if path not in self.package.tree]
         union = Union([self.package, self.image, PackageLayer(self.supplies)])
         try:
@@ -119,6 +124,8 @@ class Goods:
                 self._add(match.decode().strip("/\0"), union.walk(_DEBIAN_BIOS)[0][_DEBIAN_BIOS])
         for path in _ROMS:
             self._add(path, union.walk(path)[0][path])
+        for path in self.package.under("usr/share/qemu-xen"):
+            self.links |= union.walk(path)[0]
         return {}
 
     def _take(self, files: Tree, leave: tuple[str, ...] = ()) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.smoke.case import Case, Host, ability, end
+from pipeline.smoke.case import Case, Host, ability
 from pipeline.smoke.errors import CheckFailedError, NotApplicableError
 from pipeline.smoke.goods import PYGRUB
 from pipeline.smoke.guest import FOLDER, Guest, linux_marker
@@ -48,9 +48,9 @@ async def pv32(host: Host) -> str:
     if "xen-3.0-x86_32p" not in told:
         raise NotApplicableError(f"This Xen is built without 32-bit PV guests (xen_caps: {told.strip()}).")
     guest = tiny("smoke-pv32", 32, "off")
-    output = await guest.create_attached(host)
-    if f"{MARKER}32" not in output:
-        raise CheckFailedError("The guest did not print its line.", hint=end(output))
+    # Not attached: the xl of 4.2 begins with that after a second, and such a guest is gone by then.
+    await guest.create(host)
+    await guest.says(host, f"{MARKER}32")
     await guest.gone(host)
     return f"{MARKER}32, and is gone"
 

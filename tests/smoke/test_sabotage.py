@@ -89,7 +89,12 @@ def test_an_xl_that_hangs(
 
 
 def test_a_missing_hvmloader(
-    planted: Planted, layer: PackageLayer, accelerator: Accelerator, package: frozenset[str], tmp_path: Path
+    planted: Planted,
+    layer: PackageLayer,
+    accelerator: Accelerator,
+    package: frozenset[str],
+    version: str,
+    tmp_path: Path,
 ) -> None:
     """If this fails, a package without hvmloader goes out, and no HVM guest starts on it."""
     (path,) = layer.programs("hvmloader")
@@ -99,6 +104,7 @@ def test_a_missing_hvmloader(
         tmp_path,
         cases=(*FROM_DOM0[:2], *(case for case in hvm.CASES if case.name == "hvm-guest")),
         package=package - {path},
+        version=version,
     )
     assert (red.case.name, red.case.failure) == ("hvm-guest", "CheckFailedError")
     assert red.case.file == path

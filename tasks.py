@@ -244,8 +244,10 @@ def check(context: Context, target: list[str], expect: str = "", without: str = 
 
     Example: ./inv check 4.17
     """
+    from pipeline.proofs import Proofs
+
     steps, packages, results = _packages(context, target, expect, without, image)
-    _print(f"check: {steps.check(packages, results).summary}")
+    _print(f"check: {Proofs(steps).check(packages, results).summary}")
 
 
 @task(
@@ -312,13 +314,16 @@ def smoke(
 
     Example: ./inv smoke 4.17 --suite full
     """
+    from pipeline.proofs import Proofs
     from pipeline.smoke.choice import Choice
 
     choice = Choice(suite, tuple(case), xtf, tuple(known), attach)
     steps, packages, results = _packages(context, target, expect, without, image)
     if choice.on_host:
         again = ("./inv", "smoke", *target, *choice.words)
-        _print(f"smoke: {steps.smoke_host(packages, results, choice.cases, again, choice.terminal())}")
+        _print(
+            f"smoke: {Proofs(steps).smoke_host(packages, results, choice.cases, again, choice.terminal())}"
+        )
         return
     chosen = choice.open()
     terminal = choice.terminal(chosen)
@@ -327,11 +332,11 @@ def smoke(
     for option, value in (("expect", expect), ("without", without), ("image", image), ("over", over)):
         command += [f"--{option}", value] if value else []
     if choice.is_evidence:
-        _print(f"smoke: {steps.smoke(packages, results, below, command).summary}")
+        _print(f"smoke: {Proofs(steps).smoke(packages, results, below, command).summary}")
         return
     command += choice.words
     output = results / choice.folder
-    _print(f"smoke: {steps.smoke_some([*below, *packages], output, command, chosen, terminal)}")
+    _print(f"smoke: {Proofs(steps).smoke_some([*below, *packages], output, command, chosen, terminal)}")
 
 
 @task(
@@ -348,6 +353,7 @@ def reproduce(context: Context, target: str = "", vary: str = "") -> None:
     Example: ./inv reproduce 4.17 --vary clock,jobs
     """
     from pipeline import build as builds
+    from pipeline.proofs import Proofs
     from pipeline.reproduce.variations import Variation
     from pipeline.settings import words
 
@@ -358,9 +364,9 @@ def reproduce(context: Context, target: str = "", vary: str = "") -> None:
         steps = _steps(context, target)
         build = steps.newest()
     if vary:
-        _print(f"reproduce: {steps.reproduce_by(build, Variation.parse(words(vary)))}")
+        _print(f"reproduce: {Proofs(steps).reproduce_by(build, Variation.parse(words(vary)))}")
     else:
-        _print(f"reproduce: {steps.reproduce(build).summary}")
+        _print(f"reproduce: {Proofs(steps).reproduce(build).summary}")
 
 
 @task(
@@ -386,8 +392,9 @@ def release(
     Example: ./inv release 4.2 --image debian-bullseye
     """
     from pipeline import summary
+    from pipeline.road import travel
 
-    built, rows = _steps(context, release, without, image, locked).run_all(reproduce=reproduce, full=full)
+    built, rows = travel(_steps(context, release, without, image, locked), reproduce=reproduce, full=full)
     _print(summary.render(built, rows))
 
 
@@ -493,6 +500,7 @@ def receive(
     from pipeline.bundle import rebuild as rebuilding
     from pipeline.bundle import receive as receiving
     from pipeline.errors import UsageError
+    from pipeline.proofs import Proofs
 
     if evidence and not adopt:
         raise UsageError("--evidence is for a build that is adopted.", hint="--adopt")
@@ -508,7 +516,7 @@ def receive(
     if smoke:
         # Not beside the evidence that came along, which would pass for this machine's own.
         results = received.folder / "here"
-        _print(f"smoke: {steps.like(build).smoke(build.packages, results).summary}")
+        _print(f"smoke: {Proofs(steps.like(build)).smoke(build.packages, results).summary}")
     if adopt:
         receiving.adopt(received, settings.artifacts_folder, Path(evidence) if evidence else None)
     if install:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,19 @@ _MAX_SIZE = 1 << 20
 
 class UnprovenError(FailureError):
     """Packages lack passing evidence for exactly their bytes."""
+
+
+class ProofFailedError(FailureError):
+    """Packages do not pass a proof."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a proof ended, and what it used: names and versions."""
+
+    passed: bool
+    summary: str
+    tools: dict[str, str]
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline import log
 from pipeline.build import Build
-from pipeline.steps import Row
+from pipeline.road import Row
 
 
 def render(build: Build, rows: Sequence[Row]) -> str:

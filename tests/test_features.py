@@ -166,7 +166,9 @@ class TestSettings:
     def test_the_image_can_be_another_one(self) -> None:
         """A new compiler is tried without a release of its own."""
         assert self.steps().release.image == "any"
-        assert self.steps(image="newer").release.image == "newer"
+        assert self.steps(image="debian-trixie").release.image == "debian-trixie"
+        with pytest.raises(UsageError, match="no image 'newer'"):
+            _ = self.steps(image="newer").release
 
 
 class TestTemplate:

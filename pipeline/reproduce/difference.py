@@ -88,14 +88,22 @@ def _side(member: Member | None) -> Side:
 
 
 def _inside(name: str, path: str, one: Side, two: Side, depth: int) -> Iterator[Difference]:
-    """Look into what is compressed, as the difference is mostly not that of the compressor."""
+    """Look into what is compressed or packed, as the difference is mostly not that of the compressor.
+
+    What differs outside as well, a header or the members' order, would be hidden by it, and comes first.
+    """
     if depth and one.content and two.content and one.content != two.content:
         left, right = unpacked(one.content), unpacked(two.content)
         if left is not None and right is not None and left != right:
+            if gzip_header(one.content) != gzip_header(two.content):
+                yield Difference(name, path, one, two)
             yield from _inside(name, f"{path}//", Side(one.member, left), Side(two.member, right), depth - 1)
             return
-        first, second = _contents(one.content), _contents(two.content)
+        packed = members(one.content), members(two.content)
+        first, second = ({member.name: member.content for member in each} for each in packed)
         if first and second and first != second:
+            if first.keys() == second.keys() and _outline(packed[0]) != _outline(packed[1]):
+                yield Difference(name, path, one, two)
             yield from _packed(name, path, (one, first), (two, second), depth)
             return
     yield Difference(name, path, one, two)
@@ -165,5 +173,16 @@ def members(data: bytes) -> list[Packed]:
         return []
 
 
-def _contents(data: bytes) -> dict[str, bytes]:
-    return {member.name: member.content for member in members(data)}
+def _outline(packed: list[Packed]) -> list[tuple[object, ...]]:
+    """What an archive says of its members, besides their contents."""
+    return [(member.name, member.mtime, member.owner, member.mode) for member in packed]
+
+
+def gzip_header(data: bytes) -> bytes:
+    """What gzip's header says of the file, its time and name (RFC 1952, section 2.3); else nothing."""
+    if not data.startswith(b"\x1f\x8b") or len(data) < 10:
+        return b""
+    # Not XFL and OS in bytes 8 and 9, which are the compressor's.
+    start = 12 + int.from_bytes(data[10:12], "little") if data[3] & 4 else 10
+    name = data[start : data.find(b"\0", start) + 1] if data[3] & 8 else b""
+    return data[:8] + name

@@ -170,6 +170,30 @@ def test_no_cause_hides_another(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_inside_hides_nothing_outside(tmp_path: Path) -> None:
+    """Or gzip without -n, and an unsorted archive, would come to light only when their content is mended."""
+    dates = b"built 2026-11-24\n", b"built 2027-12-29\n"
+    zipped = [gzip.compress(date, mtime=time) for time, date in enumerate(dates)]
+    tars = []
+    for names, date in (("ab", dates[0]), ("ba", dates[1])):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(date)
+                archive.addfile(info, io.BytesIO(date))
+        tars.append(file.getvalue())
+    packages = [package(tmp_path, str(n), gz=zipped[n], tar=tars[n]) for n in (0, 1)]
+    found = [explain(Case(d, Circumstances(), SECOND, (2, 2))) for d in compare(*packages)]
+    assert [(f.difference.path, f.cause.code) for f in found] == [
+        ("usr/gz", "gzip-header"),
+        ("usr/gz//", "compile-date"),
+        ("usr/tar", "archive-order"),
+        ("usr/tar//a", "compile-date"),
+        ("usr/tar//b", "compile-date"),
+    ]
+
+
 def test_the_same_members_packed_differently(tmp_path: Path) -> None:
     """xz with another number of threads, or members in another order."""
     first = package(tmp_path, "1", a=b"1", b=b"2")

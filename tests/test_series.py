@@ -116,6 +116,16 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
             "\t\tif Connection.has_more_input con || Connection.has_new_output con"
             " && not (Xenbus.Xb.has_old_output con.Connection.xb) then\n",
         ),
+        f"{OCAML}/libs/xb/xs_ring_stubs.c": (
+            "ml_interface_read(x)\n{\n\tresult = Val_int(res);\n}\n"
+            "ml_interface_write(x)\n{\n\tresult = Val_int(res);\n}\n",
+            "ml_interface_read(x)\n{\n\tresult = Val_int(res);\n}\n"
+            "ml_interface_write(x)\n{\n"
+            "\tif (res > 0 && res < Int_val(len))\n"
+            "\t\tres += xs_ring_write(GET_C_STRUCT(interface), String_val(buffer) + res,"
+            " Int_val(len) - res);\n"
+            "\tresult = Val_int(res);\n}\n",
+        ),
     },
     "ipxe_flags": {
         "tools/firmware/etherboot/Config": (

@@ -5,16 +5,17 @@ What a machine answers is bounded and parsed strictly: it may be broken or hosti
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import CommandError, HostError, TimeLimitError, UsageError
-from pipeline.run import Result, describe_status, run
+from pipeline.run import Result, describe_status, run, running
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15")
 """Nobody can answer a prompt of one host among several; a dead one is noticed within a minute."""
@@ -23,23 +24,44 @@ _HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.@-]*@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z
 _SSH_FAILED = 255
 _IDLE = 60
 """Seconds without a byte after which a connection counts as broken."""
+_LOOKS = 20
+"""How often a second the machine looks whether a file that it hashes has grown."""
 
 _PROBE = r"""
 set -u
 folder=$HOME/$1; shift
-mkdir -p -- "$folder.part" || exit 1
 if [ -d "$folder" ]; then echo 'finished yes'; fi
 echo "machine $(uname -m)"
 echo "uid $(id -u)"
 for tool in pacman rsync sha256sum; do command -v $tool > /dev/null && echo "tool $tool"; done
-df -Pk "$folder.part" | { read -r _; read -r _ _ _ free _; echo "free $free"; }
+for disk in "$folder.part" "${folder%/*}" "$HOME"; do [ ! -d "$disk" ] || break; done
+df -Pk "$disk" | { read -r _; read -r _ _ _ free _; echo "free $free"; }
 for name; do
   size=0
   if [ -f "$folder.part/$name" ]; then size=$(wc -c < "$folder.part/$name"); fi
   echo "size $name" $size
 done
 """
-_APPEND = 'cat >> "$HOME/$1.part/$2"'
+_MAKE = 'mkdir -p -- "$HOME/$1.part"'
+_APPEND = f'{_MAKE} && cat >> "$HOME/$1.part/$2"'
+# Hashes files while they grow, so that nothing is left to be read when the last byte has come. What was
+# started for a connection that broke goes away by itself after a minute in which nothing has come. openssl
+# uses the processor's own instructions, which not every sha256sum does.
+_HASH = rf"""
+{_MAKE} && cd -- "$HOME/$1.part" || exit 1
+shift
+sha256() {{ if command -v openssl > /dev/null; then openssl dgst -sha256 -r; else sha256sum; fi; }}
+while [ $# -gt 0 ]; do
+  name=$1 size=$2 before=0 idle=0; shift 2
+  : >> "$name"
+  sum=$(while there=$(wc -c < "$name"); cat; [ "$there" -lt "$size" ]; do
+    if [ "$there" -gt "$before" ]; then before=$there idle=0; fi
+    idle=$((idle + 1)); [ $idle -lt {_IDLE * _LOOKS} ] || exit 1
+    sleep {1 / _LOOKS}
+  done < "$name" | sha256)
+  echo "sum $name ${{sum%% *}}"
+done
+"""
 _FORGET = 'folder=$HOME/$1.part; shift; for name; do rm -f -- "$folder/$name"; done'
 _VERIFY = 'cd -- "$HOME/$1" && sha256sum -c - 2> /dev/null'
 _FINISH = 'cd -- "$HOME" && rm -rf -- "$1" && mv -- "$1.part" "$1"'
@@ -102,13 +124,31 @@ class Remote:
         """Remove what was sent of these files."""
         self._shell(_FORGET, self.folder, *names)
 
-    def wrong(self, hashes: Mapping[str, str], *, finished: bool = False) -> list[str]:
-        """Let the machine hash what was sent, and return the names of what is not as it should be."""
+    def has(self, hashes: Mapping[str, str]) -> bool:
+        """Let the machine hash what an earlier transfer has finished: whether all is as it should be."""
         listing = "".join(f"{sha256}  {name}\n" for name, sha256 in hashes.items())
-        said = self._shell(
-            _VERIFY, self.folder + ("" if finished else ".part"), input=listing, expect=None
-        ).output.splitlines()
-        return [name for name in hashes if f"{name}: OK" not in said]
+        return self._shell(_VERIFY, self.folder, input=listing, expect=None).status == 0
+
+    @contextlib.contextmanager
+    def hashing(self, sizes: Mapping[str, int]) -> Iterator[Callable[[], dict[str, str]]]:
+        """Let the machine hash files while they are sent, up to their sizes in bytes.
+
+        Gives what waits for the hashes, by name, once all is sent; it raises BrokenError.
+        """
+        output = self.control.with_suffix(".sums")
+        output.unlink(missing_ok=True)
+        words = [word for name, size in sizes.items() for word in (name, str(size))]
+
+        def wait() -> dict[str, str]:
+            status = process.wait()
+            said = output.read_text(errors="replace")[:100_000].splitlines()
+            if status != 0:
+                raise BrokenError(f"{self.host} did not hash what came: {' '.join(said)[-500:]}")
+            found = [line.split(" ") for line in said]
+            return {w[1]: w[2] for w in found if len(w) == 3 and w[0] == "sum"}
+
+        with running(self._command(_HASH, self.folder, *words), env=_environment(), output=output) as process:
+            yield wait
 
     def finish(self) -> None:
         """Give the verified files their place."""
@@ -132,15 +172,8 @@ class Remote:
         # --append does not read again what is there already, on either side: sha256sum does so at the end.
         options = ("--append", "--times", "--chmod=F644", f"--timeout={_IDLE}", "--info=progress2")
         target = f"{self.host}:{self.folder}.part/"
-        command = [
-            "rsync",
-            *options,
-            "--no-inc-recursive",
-            "--outbuf=N",
-            "--rsh",
-            shlex.join(self._ssh),
-            "--",
-        ]
+        command = ["rsync", *options, "--no-inc-recursive", "--outbuf=N", "--rsh", shlex.join(self._ssh)]
+        command += ["--rsync-path", f"mkdir -p {self.folder}.part && rsync", "--"]
         try:
             run([*command, *paths, target], env=_environment(), on_line=on_line, carriage_returns=True)
         except CommandError as e:
@@ -160,17 +193,16 @@ class Remote:
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
             try:
-                command = [
-                    *self._ssh,
-                    self.host,
-                    shlex.join(["sh", "-c", _APPEND, "sh", self.folder, path.name]),
-                ]
-                run(command, env=_environment(), stdin=file)
+                run(self._command(_APPEND, self.folder, path.name), env=_environment(), stdin=file)
             except CommandError as e:
                 raise self._explained("ssh", e) from e
             finally:
                 ended.set()
                 watcher.join()
+
+    def _command(self, script: str, *arguments: str) -> list[str]:
+        # The user's shell there may be any: it only has to start sh.
+        return [*self._ssh, self.host, shlex.join(["sh", "-c", script, "sh", *arguments])]
 
     def _shell(
         self,
@@ -180,11 +212,9 @@ class Remote:
         expect: Sequence[int] | None = (0,),
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
-        # The user's shell there may be any: it only has to start sh.
-        words = shlex.join(["sh", "-c", script, "sh", *arguments])
         try:
             result = run(
-                [*self._ssh, self.host, words],
+                self._command(script, *arguments),
                 env=_environment(),
                 input=None if on_line else input.encode(),
                 expect=None,

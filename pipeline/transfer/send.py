@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pipeline import build as builds
 from pipeline import files, log
-from pipeline.errors import FailureError, HostError, PipelineError, UsageError
+from pipeline.errors import FailureError, HostError, IntegrityError, PipelineError, UsageError
 from pipeline.transfer.remote import BrokenError, Probe, Remote
 
 ATTEMPTS = 5
@@ -68,7 +68,12 @@ class Cargo:
     @property
     def size(self) -> int:
         """The bytes of all files."""
-        return sum(path.stat().st_size for path in self.hashes)
+        return sum(self.sizes.values())
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The files' names and bytes."""
+        return {path.name: path.stat().st_size for path in sorted(self.hashes)}
 
     @property
     def sums(self) -> dict[str, str]:
@@ -186,7 +191,7 @@ def _transfer(cargo: Cargo, remote: Remote, delivery: Delivery, row: int, say: C
     """Bring the files there, however often the connection breaks, until their hashes are right."""
     probe = remote.probe(tuple(cargo.files))
     _fits(cargo, probe)
-    if probe.finished and not remote.wrong(cargo.sums, finished=True):
+    if probe.finished and remote.has(cargo.sums):
         delivery.done.append("there already")
         return
     bar = tqdm(
@@ -200,17 +205,25 @@ def _transfer(cargo: Cargo, remote: Remote, delivery: Delivery, row: int, say: C
     )
     with bar:
         for attempt in (1, 2):
-            _bring(cargo, remote, probe, delivery, bar, say)
-            wrong = remote.wrong(cargo.sums)
+            found = _bring(cargo, remote, probe, delivery, bar, say)
+            wrong = [name for name, sha256 in cargo.sums.items() if found.get(name) != sha256]
             if not wrong:
                 break
             remote.forget(wrong)
+            _damaged_here(cargo, wrong)
             if attempt == 2:
                 raise HostError(f"{', '.join(wrong)} arrived damaged twice.")
             say(f"{', '.join(wrong)}: not as it should be there, sent anew")
             probe = remote.probe(tuple(cargo.files))
     remote.finish()
     delivery.done.append("verified")
+
+
+def _damaged_here(cargo: Cargo, names: Sequence[str]) -> None:
+    """Raise IntegrityError for files that are not what they were; only doubt is worth reading them again."""
+    for name in names:
+        if files.sha256(cargo.files[name]) != cargo.sums[name]:
+            raise IntegrityError(f"{cargo.files[name]} is damaged here: its SHA-256 is another.")
 
 
 def _fits(cargo: Cargo, probe: Probe) -> None:
@@ -226,8 +239,8 @@ def _fits(cargo: Cargo, probe: Probe) -> None:
 
 def _bring(
     cargo: Cargo, remote: Remote, probe: Probe, delivery: Delivery, bar: Bar, say: Callable[[str], None]
-) -> None:
-    """Send what is missing, on from where a broken connection stopped."""
+) -> dict[str, str]:
+    """Send what is missing, on from where a broken connection stopped; return the hashes of what is there."""
     failures = 0
     if too_long := [n for n, path in cargo.files.items() if probe.sizes[n] > path.stat().st_size]:
         remote.forget(too_long)
@@ -239,9 +252,10 @@ def _bring(
         say("has no rsync; ssh alone brings the files")
     while True:
         try:
-            _send_rest(cargo, remote, probe, bar)
-            delivery.sent += cargo.size - first.sent
-            return
+            with remote.hashing(cargo.sizes) as hashes:
+                _send_rest(cargo, remote, probe, bar)
+                delivery.sent += cargo.size - first.sent
+                return hashes()
         except BrokenError as e:
             say(f"{e.message} Trying again.")
             time.sleep(_PAUSE)

@@ -24,6 +24,8 @@ TOOLS = [
     "mv",
     "rm",
     "sha256sum",
+    "openssl",
+    "sleep",
     "grep",
     "env",
 ]

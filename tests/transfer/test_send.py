@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import subprocess
@@ -94,7 +95,7 @@ def test_another_architecture_is_refused_before_anything_is_sent(start: Start, t
     with pytest.raises(SendError) as raised:
         send(load([path], tmp_path), ["dom0"])
     assert "a aarch64 machine, and the packages are for x86_64" in str(raised.value.hint)
-    assert target.unverified() == 0
+    assert list(target.home.iterdir()) == []
 
 
 @pytest.mark.parametrize("tool", ["pacman", "sha256sum"])
@@ -148,6 +149,31 @@ def test_what_is_wrong_on_the_other_side_is_noticed_and_sent_anew(
     (part / paths[1].name).write_bytes(paths[1].read_bytes() + b"too long")
     send(cargo, ["dom0"])
     assert target.sent() == as_sent(paths)
+
+
+def test_a_package_that_is_damaged_here_is_said_so_and_sent_once_only(start: Start, tmp_path: Path) -> None:
+    """Nobody should look for a broken line where the sender's own disk is to blame."""
+    target = start("dom0")
+    paths = parcel(tmp_path)
+    cargo = load(paths, tmp_path)
+    data = paths[0].read_bytes()
+    paths[0].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(SendError) as raised:
+        send(cargo, ["dom0"])
+    assert f"{paths[0]} is damaged here" in str(raised.value.hint)
+    assert target.sent() == {}
+
+
+def test_hashing_for_a_sender_that_is_gone_ends(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each broken transfer would leave a shell behind that looks at a file for ever."""
+    start("dom0")
+    monkeypatch.setattr(remote, "_HASH", remote._HASH.replace(str(remote._IDLE * remote._LOOKS), "5"))
+    machine = remote.Remote("dom0", "xen-packages/x", tmp_path / "ssh")
+    with machine.hashing({"never.sent": 1}) as hashes:
+        assert hashes() == {"never.sent": hashlib.sha256(b"").hexdigest()}
+    machine.close()
 
 
 def test_files_that_changed_after_they_were_verified_are_sent_again(start: Start, tmp_path: Path) -> None:

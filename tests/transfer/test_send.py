@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from pipeline.errors import HostError, UsageError
 from pipeline.transfer import remote
 from pipeline.transfer.send import SendError, load, send
-from tests import builds
+from tests import builds, checkouts
+from tests.checkouts import Checkout
 from tests.transfer import sshd
 from tests.transfer.sshd import Target
 
@@ -152,16 +153,23 @@ def test_what_is_wrong_on_the_other_side_is_noticed_and_sent_anew(
 
 
 def test_a_package_that_is_damaged_here_is_said_so_and_sent_once_only(start: Start, tmp_path: Path) -> None:
-    """Nobody should look for a broken line where the sender's own disk is to blame."""
+    """Nobody should look for a broken line where the sender's own disk is to blame.
+
+    It is the target's hash that tells: nothing here reads a build's packages but to send them.
+    """
     target = start("dom0")
-    paths = parcel(tmp_path)
-    cargo = load(paths, tmp_path)
-    data = paths[0].read_bytes()
-    paths[0].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(SendError) as raised:
-        send(cargo, ["dom0"])
-    assert f"{paths[0]} is damaged here" in str(raised.value.hint)
+    checkout = Checkout(checkouts.copy(tmp_path / "checkout"), tmp_path / "store")
+    build = builds.make(checkout.artifacts / "4.17" / "0123456789abcdef")
+    (build.folder.parent / "latest").symlink_to(build.folder.name)
+    path = build.packages[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    said = checkout.run("send", "dom0", "--packages", "4.17").failed(3).err
+    assert f"{path} is damaged here" in said
     assert target.sent() == {}
+    path.write_bytes(data)
+    assert "verified" in checkout.run("send", "dom0", "--packages", "4.17").fine().out
+    assert target.sent() == as_sent(build.packages)
 
 
 def test_hashing_for_a_sender_that_is_gone_ends(

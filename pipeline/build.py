@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -384,6 +385,7 @@ def _logged(path: Path) -> Iterator[Callable[[str], None]]:
     log.info(f"log: {path}")
     # On a terminal, one line shows that the job lives: its clock and how much it has said.
     bar = tqdm(bar_format="{elapsed}, {n_fmt} lines of log", leave=False, disable=not log.is_terminal())
+    start = time.monotonic()
     with path.open("w", encoding="utf-8") as file, bar:
 
         def on_line(line: str) -> None:
@@ -391,7 +393,9 @@ def _logged(path: Path) -> Iterator[Callable[[str], None]]:
             file.flush()
             bar.update()
             if line.startswith(_PHASE):
-                log.info(line.removeprefix(_PHASE))
+                # The seconds in it are by the build's own clock, which a second build may find months ahead.
+                part = line.removeprefix(_PHASE).partition(" (at ")[0]
+                log.info(f"{part} (at {log.duration(time.monotonic() - start)})")
 
         try:
             yield on_line

@@ -74,10 +74,8 @@ def reproduce(steps: Steps, build: Build, wanted: Iterable[Variation], results: 
     with scratch(settings.open_store.root / "scratch", "again") as folder:
         engine, why = _engine(build.record.engine, wanted, EngineChoice.parse(settings.engine))
         around = Surroundings(
-            adaptable=engine == "bubblewrap",
+            engine=EngineChoice.parse(engine).open(settings.open_store.root / "scratch"),
             images=(steps.image(), steps.packaging_image()),
-            store=settings.open_store,
-            mirrors=settings.open_mirrors,
             folder=folder,
         )
         applied = apply((v for v in wanted if v is not Variation.ENGINE), settings.compile_jobs, around)

@@ -7,22 +7,15 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-import msgspec
-from debian.debfile import DebFile
-
-from pipeline import fetch
-from pipeline.definition import read_toml
+from pipeline import log
 from pipeline.engine import guard
-from pipeline.engine.job import WORKSPACE, Circumstances
+from pipeline.engine.job import WORKSPACE, Circumstances, Engine, Job, JobFailedError
 from pipeline.errors import CommandError, UsageError
 from pipeline.image.assembly import Image
-from pipeline.image.definition import DebianDefinition, read_definition
-from pipeline.mirrors import Mirrors
 from pipeline.run import run
-from pipeline.source import Source
-from pipeline.store import Store
 
 _DAYS = 400
+_CLOCK = Path(__file__).with_name("clock.c")
 _OWN = ".circumstances"
 """The workspace's folder for what the second build is given besides its inputs."""
 
@@ -51,12 +44,6 @@ class Variation(StrEnum):
             raise UsageError(f"{e}.", hint=f"Variations: {', '.join(cls)}.") from e
 
 
-class _Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``tools.toml``: libfaketime for each Debian suite, as its libc must be able to load it."""
-
-    faketime: dict[str, Source]
-
-
 @dataclass(frozen=True)
 class Applied:
     """Variations put into effect: the circumstances of jobs, how many processes, and what could not be.
@@ -78,12 +65,10 @@ class Applied:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What applying variations needs: the engine's ability, the images, and where to get and put things."""
+    """What applying variations needs: the engine, the images (first the one that compiles), and a folder."""
 
-    adaptable: bool
+    engine: Engine
     images: tuple[Image, ...]
-    store: Store
-    mirrors: Mirrors
     folder: Path
 
 
@@ -92,7 +77,7 @@ _Result = Circumstances | str
 
 
 def apply(wanted: Iterable[Variation], jobs: int, around: Surroundings) -> Applied:
-    """Put variations into effect; raises what fetching libfaketime raises."""
+    """Put variations into effect; raises what the engine raises."""
     applied = Applied(Circumstances(), jobs)
     for variation in wanted:
         if variation is Variation.JOBS:
@@ -137,13 +122,13 @@ def _host_name(circumstances: Circumstances, _: Surroundings) -> _Result:
 
 
 def _user(circumstances: Circumstances, around: Surroundings) -> _Result:
-    if not around.adaptable:
+    if not around.engine.adaptable:
         return "docker runs jobs as the image's user"
     return replace(circumstances, user="somebody", uid=12345)
 
 
 def _order(circumstances: Circumstances, around: Surroundings) -> _Result:
-    if not around.adaptable:
+    if not around.engine.adaptable:
         return "docker lets nobody answer for the kernel"
     if not all(guard.can_reverse(image.root) for image in around.images):
         return "this kernel or an image without Perl lets nobody answer for the kernel"
@@ -167,36 +152,19 @@ def _locale(circumstances: Circumstances, around: Surroundings) -> _Result:
     return _with(circumstances, {**names, "LOCPATH": f"{WORKSPACE}/{_OWN}/locale"}, inputs)
 
 
-def _suite(image: Image) -> str:
-    definition = read_definition(image.name)
-    return definition.suite if isinstance(definition, DebianDefinition) else "Arch"
-
-
 def _clock(circumstances: Circumstances, around: Surroundings) -> _Result:
-    """Days ahead, by libfaketime: programs that are linked to no libc keep the host's clock."""
-    known = read_toml(Path(__file__).with_name("tools.toml"), _Tools).faketime
-    suites = {_suite(image) for image in around.images}
-    unknown = suites - known.keys()
-    if unknown:
-        return f"no libfaketime is known for {', '.join(sorted(unknown))}"
-    # The oldest libc's, which stands first in the file, runs with the newer ones as well.
-    source = next(known[suite] for suite in known if suite in suites)
-    deb = fetch.fetch([source], around.store, around.mirrors, jobs=1)[source.sha256]
-    library = around.folder / "libfaketimeMT.so.1"
-    with DebFile(str(deb)) as package:
-        content = package.data.get_content(f"usr/lib/x86_64-linux-gnu/faketime/{library.name}")
-    if content is None:
-        return f"{source.name} lacks {library.name}"
-    library.write_bytes(content)
-    environment = {
-        "FAKETIME": f"+{_DAYS}d",
-        # Timers and time limits of the build go by this clock, which no file ever shows.
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        # Or every time of a file would be moved as well, those that a build has set among them.
-        "NO_FAKE_STAT": "1",
-    }
-    moved = _with(circumstances, environment, {f"{_OWN}/{library.name}": library})
-    return replace(moved, preload=f"{WORKSPACE}/{_OWN}/{library.name}")
+    """Days ahead, by a library of our own: programs that load no libc keep the host's clock."""
+    options = ("-std=gnu11", "-O2", "-shared", "-fPIC", "-nostdlib", f"-DAHEAD={_DAYS * 86400}")
+    name = "clock.so"
+    job = Job(("gcc", *options, "-o", f"output/{name}", _CLOCK.name), {_CLOCK.name: _CLOCK})
+    output = around.folder / "clock"
+    output.mkdir()
+    try:
+        around.engine.run(job, around.images[0], output, log.info)
+    except JobFailedError as e:
+        return f"its library could not be compiled: {e.message.rstrip('.')}"
+    moved = _with(circumstances, {}, {f"{_OWN}/{name}": output / name})
+    return replace(moved, preload=f"{WORKSPACE}/{_OWN}/{name}")
 
 
 _JOB: dict[Variation, Callable[[Circumstances, Surroundings], _Result]] = {

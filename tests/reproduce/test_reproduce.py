@@ -23,6 +23,9 @@ pytestmark = pytest.mark.integration
 SHARE = "usr/share/small/"
 PLANTED = {
     f"{SHARE}date": ("date", "compile-date"),
+    # Other days only by another clock: the shell's own, and the compiler's.
+    f"{SHARE}day": ("printf '%(%F)T\\n'", "compile-date"),
+    f"{SHARE}compiled.i": ("echo __DATE__ | env -u SOURCE_DATE_EPOCH gcc -E -P -", "compile-date"),
     f"{SHARE}host": ("hostname", "host-name"),
     f"{SHARE}who": ("echo built by $(whoami)", "user-name"),
     f"{SHARE}home": ("echo $HOME", "home"),

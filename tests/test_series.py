@@ -184,6 +184,12 @@ SAMPLES: dict[str, dict[str, tuple[str, str]]] = {
             "                MODEL_QEMU_XEN_TRADITIONAL;\n",
         ),
     },
+    "same_documentation": {
+        "docs/xen-headers": (
+            "sort { $a->{Seq} <=> $b->{Seq} } @incontents\n",
+            "sort { $a->{Seq} <=> $b->{Seq} || $a->{Href} cmp $b->{Href} } @incontents\n",
+        ),
+    },
     "manual_pages": {
         "docs/man/xl.pod.1": ("=over 4\n\n=item a\n\n=item\n\n=back\n", "=over 4\n\n=item a\n\n=back\n"),
         "docs/man/xl.cfg.pod.5": (

@@ -6,7 +6,12 @@ import itertools
 import re
 
 from pipeline.smoke.case import Case, Host, Tier, end
-from pipeline.smoke.errors import CheckFailedError, NoMenuEntryError, UnitFailedError
+from pipeline.smoke.errors import (
+    CheckFailedError,
+    InfrastructureError,
+    NoMenuEntryError,
+    UnitFailedError,
+)
 
 SERVICES = ("xenstored.service", "xenconsoled.service", "xendomains.service")
 XEN_OPTIONS = "dom0_mem=512M,max:512M console=com1 com1=115200,8n1 loglvl=info guest_loglvl=info"
@@ -38,7 +43,18 @@ async def packages(host: Host) -> str:
         host.limits.xl * 2,
     )
     host.keep("pacman.log", output)
+    await _alone(host)
     return "installed"
+
+
+async def _alone(host: Host) -> None:
+    """See that xl uses the package's libraries. Raises InfrastructureError."""
+    used = "ldd /usr/bin/xl | sed -n 's/.*libxen.* => \\(.*\\) (.*/\\1/p'"
+    owners = await host.run(
+        f"{used} | xargs readlink --canonicalize | xargs pacman --query --owns", host.limits.xl
+    )
+    if owners.status != 0:
+        raise InfrastructureError("The host has libraries of another Xen.", hint=end(owners.output))
 
 
 async def unaltered(host: Host) -> str:

@@ -40,8 +40,11 @@ LEFT_OUT = (
     "usr/share/info",
     "var/cache/apt",
     "var/lib/apt",
+    # Debian's Xen, which its qemu brings along: the loader would take it for the package's programs.
+    "usr/lib/x86_64-linux-gnu/libxen*",
+    "usr/lib/xen-*",
 )
-"""What of the image nobody reads on this host."""
+"""What of the image nobody reads on this host, or must not; patterns."""
 
 ENABLED = {
     "sysinit.target": ("smoke-agent@0.service", "smoke-agent@1.service"),
@@ -110,9 +113,11 @@ def lay_out(image_root: Path, kernel: Path, target: Path) -> None:
     ``target`` takes what is unpacked on the way. Raises CommandError, ToolMissingError, KernelImageError.
     """
     run(["cp", "--archive", image_root, target])
-    for path in LEFT_OUT:
-        if (target / path).exists():
-            remove_tree(target / path)
+    for path in [path for pattern in LEFT_OUT for path in target.glob(pattern)]:
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            path.unlink()
     root = Root(target)
     unpacked = target.with_name("kernel")
     unpacked.mkdir()

@@ -1,10 +1,10 @@
 """What a rebuild costs beside the build: ``python -m benchmarks.reproduce [RELEASE] [VARIATIONS] [WITHOUT]``.
 
-Run from the project's folder. It builds RELEASE (4.17), leaving out what WITHOUT names, and reproduces it,
-with every variation or with those named. Both begin with the store's sources and image, and with nothing
-compiled before; both are done by bubblewrap, as nobody here can count what docker's containers use. Prints
-the CPU seconds of each, with all that it leaves running, the seconds, and the ratios: CPU seconds are what a
-busy machine leaves comparable.
+Run from the project's folder. It builds RELEASE (4.17), leaving out what WITHOUT names, in a store of its own
+with nothing compiled before, and reproduces a finished build of the same, with every variation or with those
+named. Both at the same time, so that whatever else the machine does weighs on both alike; both by bubblewrap,
+as nobody here can count what docker's containers use. Prints the CPU seconds of each, with all that it leaves
+running, the seconds, and the ratios.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import platformdirs
@@ -23,19 +24,22 @@ from benchmarks._cost import measure as cost
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def measure(*arguments: str, env: dict[str, str]) -> Cost:
+def run(arguments: tuple[str, ...], env: dict[str, str]) -> None:
+    """Run a command of the project."""
+    subprocess.run([str(PROJECT / "inv"), *arguments], env=env, check=True)
+
+
+def measure(arguments: tuple[str, ...], env: dict[str, str]) -> Cost:
     """Run a command of the project and return what it and all its descendants took."""
-    command = [str(PROJECT / "inv"), *arguments]
-    return cost(lambda: subprocess.run(command, env=env, check=True))
+    return cost(lambda: run(arguments, env))
 
 
-def borrowed(store: Path, folder: Path) -> Path:
-    """Make a store that has another's files and images, and nothing compiled."""
-    target = folder / "store"
+def borrowed(store: Path, target: Path, *more: str) -> str:
+    """Make a store that has another's files and images, and nothing compiled unless ``more`` says so."""
     target.mkdir()
-    for name in ("images", "sha256", "locks"):
+    for name in ("images", "sha256", "locks", *more):
         (target / name).symlink_to(store / name)
-    return target
+    return str(target)
 
 
 def main(release: str, vary: str, without: str) -> None:
@@ -43,14 +47,24 @@ def main(release: str, vary: str, without: str) -> None:
     named = os.environ.get("INVOKE_PIPELINE_STORE")
     store = Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline")
     with tempfile.TemporaryDirectory(dir=store / "scratch") as name:
-        env = {
-            **os.environ,
-            "INVOKE_PIPELINE_ENGINE": "bubblewrap",
-            "INVOKE_PIPELINE_STORE": str(borrowed(store, Path(name))),
-            "INVOKE_PIPELINE_ARTIFACTS": str(Path(name) / "artifacts"),
+        folder = Path(name)
+        env = {**os.environ, "INVOKE_PIPELINE_ENGINE": "bubblewrap"}
+        fresh = env | {
+            "INVOKE_PIPELINE_STORE": borrowed(store, folder / "fresh"),
+            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "built"),
         }
-        build = measure("build", release, "--without", without, env=env)
-        again = measure("reproduce", release, *(["--vary", vary] if vary else []), env=env)
+        finished = env | {
+            "INVOKE_PIPELINE_STORE": borrowed(store, folder / "finished", "compiled"),
+            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "again"),
+        }
+        arguments = ("build", release, "--without", without)
+        run(arguments, finished)
+        with ProcessPoolExecutor(2) as pool:
+            building = pool.submit(measure, arguments, fresh)
+            repeating = pool.submit(
+                measure, ("reproduce", release, *(["--vary", vary] if vary else [])), finished
+            )
+            build, again = building.result(), repeating.result()
     print(  # noqa: T201
         f"{release}: build {build.cpu:.0f} s of CPU ({build.time:.0f} s), reproduce {again.cpu:.0f} s of CPU"
         f" ({again.time:.0f} s), ratio {again.cpu / build.cpu:.2f} of CPU ({again.time / build.time:.2f})"

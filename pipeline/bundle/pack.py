@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline import evidence, files, log, records, signing
 from pipeline.build import Build
@@ -32,14 +32,15 @@ def pack(
     steps.seal(build)
     found, image_files = _rebuild(steps.like(build), build, sources=sources, image=image)
     contents = collect(build, unproven=unproven, sources=found, image_files=image_files)
+    signature = _signature(records.encode(contents.manifest), steps.settings.signing_key, build)
     if output == "-":
-        _write(contents, steps.settings.signing_key, sys.stdout.buffer)
+        _write(contents, signature, sys.stdout.buffer)
         sys.stdout.flush()
         return None
     name = f"{build.record.release}-{build.record.build_id}{SUFFIX}"
     path = Path(output).expanduser() if output else steps.settings.artifacts_folder / "bundles" / name
     with log.step(f"Bundling {path.name}"), files.replacing(path) as file:
-        _write(contents, steps.settings.signing_key, file)
+        _write(contents, signature, file)
     return path
 
 
@@ -77,16 +78,21 @@ def _rebuild(
     return steps.fetch() if sources else {}, sorted(image_files.values())
 
 
-def _write(contents: Contents, key: str, file: archive.Writable) -> None:
+def _write(contents: Contents, signature: bytes | None, file: archive.Writable) -> None:
     manifest = records.encode(contents.manifest)
     with log.bytes_bar("bundle", contents.manifest.size) as on_bytes:
-        archive.write(file, manifest, _signature(manifest, key), contents.files, on_bytes)
+        archive.write(file, manifest, signature, contents.files, on_bytes)
 
 
-def _signature(manifest: bytes, key: str) -> bytes | None:
+def _signature(manifest: bytes, key: str, build: Build) -> bytes | None:
+    """Sign a manifest, once: a signature holds its time, and made anew two bundles would differ."""
     if not key:
         return None
-    with TemporaryDirectory(prefix="bundle-") as folder:
-        path = Path(folder) / archive.MANIFEST
-        path.write_bytes(manifest)
-        return signing.sign(path, key).read_bytes()
+    folder = build.folder / "bundles" / hashlib.sha256(manifest).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    path, signature = folder / archive.MANIFEST, folder / archive.SIGNATURE
+    files.write_bytes(path, manifest)
+    with signing.keyring(own=key) as keys:
+        if keys.verify(path, signature, exact=True).status is not signing.Status.GOOD:
+            signing.sign(path, key)
+    return signature.read_bytes()

@@ -8,13 +8,13 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline import build as builds
-from pipeline import evidence, files, log, verify
+from pipeline import evidence, files, log, seal, verify
 from pipeline.build import Build
 from pipeline.bundle import archive, requirements
 from pipeline.bundle.manifest import BundleError, Manifest
@@ -141,13 +141,29 @@ def _check_papers(folder: Path, manifest: Manifest, trust: Trust) -> None:
         build = builds.read(folder)
     except IntegrityError as e:
         raise BundleError(f"The bundle's build.json is damaged: {e.message}") from e
-    if build.hashes != packages or build.record.build_id != manifest.build_id:
+    record = build.record
+    about = (record.release, record.build_id, build.hashes)
+    if about != (manifest.release, manifest.build_id, packages):
         raise BundleError("The bundle's build.json is about another build than its manifest.")
     rows = verify.papers(folder, packages)
     if trust.unproven:
         rows = (row for row in rows if row.item not in {f"evidence of {kind}" for kind in Kind})
     if wrong := verify.failures(rows):
         raise BundleError(f"The bundle's papers are not about its packages: {wrong}")
+    _check_complete(folder, hashes)
+
+
+def _check_complete(folder: Path, hashes: Mapping[str, str]) -> None:
+    """See that all that a build ships is there, as its own list says, the AUR folder included."""
+    try:
+        listed = seal.read(folder)
+    except seal.SealError as e:
+        raise BundleError(f"The bundle is incomplete: {e.message}") from e
+    there = {n: sha256 for n, sha256 in hashes.items() if n != seal.SUMS and not n.endswith(".sig")}
+    wrong = {name for name, _ in listed.items() ^ there.items()}
+    wrong |= {"aur/PKGBUILD", "aur/.SRCINFO"} - there.keys()
+    if wrong:
+        raise BundleError(f"The bundle is incomplete: {min(wrong)} is not what its {seal.SUMS} lists.")
 
 
 def _place(new: Path, target: Path, folder: Path) -> Path:

@@ -228,7 +228,9 @@ def _damaged_here(cargo: Cargo, names: Sequence[str]) -> None:
 
 def _fits(cargo: Cargo, probe: Probe) -> None:
     if cargo.architecture not in ("any", probe.machine):
-        raise HostError(f"It is a {probe.machine} machine, and the packages are for {cargo.architecture}.")
+        raise HostError(
+            f"Its architecture is {probe.machine}, and the packages are for {cargo.architecture}."
+        )
     for tool in ("pacman", "sha256sum"):
         if tool not in probe.tools:
             raise HostError(f"It has no {tool}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import records
+from pipeline import files, records
 from pipeline.build import Build
 from pipeline.bundle import archive
 from pipeline.bundle.archive import Reader
@@ -94,8 +95,7 @@ def test_the_same_build_makes_the_same_bundle_and_a_pipe_will_do(
     with sender.popen("bundle", RELEASE, "--output", "-") as sending:
         assert sending.stdout is not None
         piped = sending.stdout.buffer.read()  # type: ignore[attr-defined]
-    one, two = Reader(io.BytesIO(piped)), Reader(bundle.open("rb"))
-    assert one.manifest == two.manifest
+    assert hashlib.sha256(piped).hexdigest() == files.sha256(bundle)
     argv = ("receive", "-", "--key", str(some_keys["mine"].file))
     with receiver.popen(*argv, stdin=bundle.open("rb")) as receiving:
         out, err = receiving.communicate()
@@ -189,19 +189,33 @@ def test_what_is_not_proven_is_marked(tmp_path: Path, receiver: Checkout) -> Non
     receiver.run(*argv, "--allow-unproven").fine()
 
 
-def resigned(bundle: Path, key: Key, files: dict[str, bytes], tmp_path: Path) -> Path:
-    """A bundle whose files were changed by somebody who has the key: sound in itself, and signed."""
+def resigned(
+    bundle: Path,
+    key: Key,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    *,
+    without: str = "none",
+    release: str = RELEASE,
+) -> Path:
+    """A bundle changed by somebody who has the key: sound in itself, and signed.
+
+    ``files`` are other contents, ``without`` begins the paths that are left out.
+    """
     reader = Reader(bundle.open("rb"))
     reader.unpack(tmp_path / "forging")
     entries = []
     for entry in reader.manifest.entries:
         path = tmp_path / "forging" / entry.path
+        if entry.path.startswith(without):
+            continue
         if entry.path in files:
             path.write_bytes(files[entry.path])
         data = path.read_bytes()
         entries.append(Entry(path=entry.path, size=len(data), sha256=hashlib.sha256(data).hexdigest()))
     manifest = tmp_path / "manifest.json"
-    manifest.write_bytes(records.encode(msgspec.structs.replace(reader.manifest, entries=tuple(entries))))
+    new = msgspec.structs.replace(reader.manifest, entries=tuple(entries), release=release)
+    manifest.write_bytes(records.encode(new))
     target = tmp_path / "resigned.tar"
     with target.open("wb") as out:
         paths = {entry.path: tmp_path / "forging" / entry.path for entry in entries}
@@ -265,6 +279,31 @@ def test_papers_about_other_bytes_are_refused_though_signed(
     forgery = resigned(bundle, some_keys["mine"], {name: changed}, tmp_path)
     said = receiver.run("receive", str(forgery), "--key", str(some_keys["mine"].file)).failed(1).err
     assert problem in said
+    assert received(receiver) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"without": "build/SHA256SUMS"}, "incomplete: .* has no SHA256SUMS"),
+        ({"without": "build/aur/"}, "incomplete: aur/.SRCINFO"),
+        ({"without": "build/aur/PKGBUILD"}, "incomplete: aur/PKGBUILD"),
+        ({"without": "build/sbom"}, "sbom.cdx.json: missing"),
+        ({"release": "4.2"}, "about another build"),
+    ],
+)
+def test_an_incomplete_bundle_is_refused_though_signed(
+    bundle: Path,
+    receiver: Checkout,
+    some_keys: dict[str, Key],
+    tmp_path: Path,
+    change: dict[str, str],
+    problem: str,
+) -> None:
+    """Who makes the bundle may lose a file on the way; without its AUR folder a build cannot be pushed on."""
+    forgery = resigned(bundle, some_keys["mine"], {}, tmp_path, **change)
+    said = receiver.run("receive", str(forgery), "--key", str(some_keys["mine"].file)).failed(1).err
+    assert re.search(problem, said)
     assert received(receiver) == []
 
 

@@ -95,7 +95,7 @@ def test_another_architecture_is_refused_before_anything_is_sent(start: Start, t
     path.write_bytes(builds.package("xen", "4.17.4-1", arch="x86_64"))
     with pytest.raises(SendError) as raised:
         send(load([path], tmp_path), ["dom0"])
-    assert "a aarch64 machine, and the packages are for x86_64" in str(raised.value.hint)
+    assert "architecture is aarch64, and the packages are for x86_64" in str(raised.value.hint)
     assert list(target.home.iterdir()) == []
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.job import DiskQuotaError, Engine, JobFailedError, Limits, NetworkAttemptError
+from pipeline.engine.job import DiskQuotaError, Engine, Job, JobFailedError, Limits, NetworkAttemptError
 from tests import keys
+from tests.conftest import Tiny
 from tests.engine.conftest import Run, processes
 
 pytestmark = pytest.mark.integration
@@ -229,3 +230,11 @@ def test_nothing_is_left_running(run: Run) -> None:
     run("(setsid nohup sleep 987602 > /dev/null 2>&1 &); sleep 0.2")
     run("(trap '' TERM HUP INT; exec setsid sleep 987603 > /dev/null 2>&1) & sleep 0.2")
     assert processes("sleep 98760") == []
+
+
+def test_a_command_that_is_not_there_has_a_name(engine: Engine, tiny: Tiny, out: Path) -> None:
+    """The guard must not take the end of what never started for a fault of its own."""
+    lines: list[str] = []
+    with pytest.raises(JobFailedError, match="exit status 127"):
+        engine.run(Job(("/bin/not-there",)), tiny.image, out, lines.append)
+    assert "/bin/not-there: No such file or directory" in lines

@@ -21,7 +21,7 @@ MOUNT = "drive"
 _SCRIPTS = Path(__file__).parent
 _QEMU_PATH = re.compile(rb"/[\w/.+-]*/qemu-system-(?:i386|x86_64)\0")
 _BIOS_PATH = re.compile(rb"/[\w/.+-]*/(?:bios-256k|seabios)[\w.-]*\.bin\0")
-_OWN_QEMU = re.compile(r"usr/lib/xen/bin/qemu-system-i386")
+_OWN_QEMU = re.compile(r"usr/lib/xen/bin/(qemu-system-i386|qemu-dm)")
 _DEBIAN_QEMU, _DEBIAN_BIOS = "usr/libexec/xen-qemu-system-i386", "usr/share/seabios/bios-256k.bin"
 _LOADERS = ("linuxboot.bin", "linuxboot_dma.bin", "multiboot.bin", "pvh.bin")
 _ROMS = (
@@ -124,8 +124,9 @@ class Goods:
                 self._add(match.decode().strip("/\0"), union.walk(_DEBIAN_BIOS)[0][_DEBIAN_BIOS])
         for path in _ROMS:
             self._add(path, union.walk(path)[0][path])
-        for path in self.package.under("usr/share/qemu-xen"):
-            self.links |= union.walk(path)[0]
+        for folder in ("usr/share/qemu-xen", "usr/share/xen/qemu"):
+            for path in self.package.under(folder):
+                self.links |= union.walk(path)[0]
         return {}
 
     def _take(self, files: Tree, leave: tuple[str, ...] = ()) -> None:

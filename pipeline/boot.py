@@ -57,12 +57,12 @@ def fast(
             terminal=terminal,
         )
     tools = {"image": image.id, "kernel": source.name, "qemu": result.qemu_version}
-    failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
+    failed = "; ".join(f"{f.title}: {f.evidence.rstrip('.')}" for f in result.failures)
     where = f"Verdicts, consoles and timeline: {output / PAGE}"
     for note in result.notes:
         log.warn(note)
     if result.verdict is Verdict.INFRASTRUCTURE:
-        raise HostError(f"The test bed failed, which says nothing of the packages: {failed}", hint=where)
+        raise HostError(f"The test bed failed, which says nothing of the packages: {failed}.", hint=where)
     log.info(where)
     # Where nothing was applicable, nothing was proven; asked for a few cases only, that is an answer.
     good = (Verdict.PASS,) if suite is None else (Verdict.PASS, Verdict.NOT_APPLICABLE)
@@ -102,10 +102,10 @@ def host(
             rerun=command or ("./inv", "smoke", steps.release.name, "--suite", "full"),
             terminal=terminal,
         )
-    failed = "; ".join(f"{f.title}: {f.evidence}" for f in result.failures)
+    failed = "; ".join(f"{f.title}: {f.evidence.rstrip('.')}" for f in result.failures)
     log.info(f"Results and serial logs: {output}")
     if result.verdict is Verdict.INFRASTRUCTURE:
-        raise HostError(f"The test bed failed, which says nothing of the packages: {failed}")
+        raise HostError(f"The test bed failed, which says nothing of the packages: {failed}.")
     if result.verdict is not Verdict.PASS:
         raise ProofFailedError(f"Smoke failed in the full tier: {failed}.")
     passed = sum(case.verdict is Verdict.PASS for case in result.cases)

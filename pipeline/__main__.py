@@ -14,6 +14,8 @@ if __name__ == "__main__":
         from pipeline.cli import main
 
         status = main(Path(sys.argv[1]), sys.argv[2:])
+        # On its way out, Python gives the signal back its usual meaning, unless it is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stderr.write("error: Interrupted.\nhint: The same command goes on where this one stopped.\n")

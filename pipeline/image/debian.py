@@ -165,15 +165,12 @@ def assemble(
         "HOME": os.fspath(scratch),
         "SOURCE_DATE_EPOCH": str(source_date_epoch),
     }
-    own: list[str] = []
-    if os.geteuid() == 0:
-        # It works in a root file system with the host's /proc, /sys and /dev mounted: killed, it would leave
-        # them in a folder below /tmp. For other users it makes such a namespace itself.
-        own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-        env["TMPDIR"] = os.fspath(scratch)
+    # It works in a root file system with the host's /proc, /sys and /dev mounted: killed, it would leave
+    # these below /tmp. For other users than root it makes such a namespace itself.
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     lines: list[str] = []
     argv = [
-        *own,
+        *(own if os.geteuid() == 0 else ()),
         "mmdebstrap",
         "--variant=minbase",
         f"--architectures={definition.architecture}",

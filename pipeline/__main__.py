@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 
+
+def _raise_later(lost: sys.UnraisableHookArgs) -> None:
+    """Have Ctrl-C come again where it met a callback of Python itself, as imports have, and was lost."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = _raise_later
     try:
         # ./inv holds Ctrl-C back until here, so that it never meets an interpreter that is only starting.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -142,7 +142,7 @@ def test_ctrl_c_at_any_moment_is_a_sentence(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
         assert "Traceback" not in err, err
-        # Where it met text that a library has compiled and run, Python ends by the signal itself: to shells, 130.
+        # Where it met code that a library has made, Python ends by the signal itself: to shells, 130.
         status = 130 if process.returncode == -signal.SIGINT else process.returncode
         assert status in (0, 3, 130)
         if status == 130:

@@ -241,7 +241,7 @@ def test_an_interrupt_is_one_sentence(
         said = []
         for line in process.stderr:
             said.append(line)
-            if line.strip() == "now":
+            if line.strip().startswith("now (at "):
                 break
         process.send_signal(signal.SIGINT)
         said.append(process.stderr.read())

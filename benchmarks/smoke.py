@@ -18,12 +18,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.fetch import fetch
+from pipeline.boot import boot
 from pipeline.settings import Settings
-from pipeline.smoke import supplies
 from pipeline.smoke.cases import BOOT, GUESTS
 from pipeline.smoke.results import SmokeResult, Verdict
-from pipeline.smoke.suite import smoke
 from pipeline.steps import Steps
 
 
@@ -44,19 +42,7 @@ def run(release: str, output: Path) -> SmokeResult:
     steps = Steps(Settings.read({"release": release}), release)
     build = steps.newest()
     steps = steps.like(build)
-    image, settings = steps.image(), steps.settings
-    assert image.kernel is not None
-    more, kernel = supplies.sources(), image.kernel.source
-    found = fetch([kernel, *more.values()], settings.open_store, settings.open_mirrors, jobs=1)
-    return smoke(
-        build.packages,
-        image_root=image.root,
-        kernel=found[kernel.sha256],
-        supplies={name: found[source.sha256] for name, source in more.items()},
-        xen_version=steps.release.xen_version,
-        output=output,
-        scratch=settings.open_store.root / "smoke",
-    )
+    return boot(steps, build.packages, output)
 
 
 def report(result: SmokeResult) -> str:

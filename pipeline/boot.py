@@ -13,13 +13,42 @@ from pipeline.fetch import fetch
 from pipeline.smoke import supplies
 from pipeline.smoke.full.tier import smoke_host
 from pipeline.smoke.page import PAGE
-from pipeline.smoke.results import Verdict
+from pipeline.smoke.results import SmokeResult, Verdict
 from pipeline.smoke.suite import smoke
 from pipeline.steps import Steps
 
 if TYPE_CHECKING:
     from pipeline.smoke.attach import Terminal
     from pipeline.smoke.plan import Suite
+
+
+def boot(
+    steps: Steps,
+    packages: Sequence[Path],
+    output: Path,
+    suite: Suite | None = None,
+    command: Sequence[str] = (),
+    terminal: Terminal | None = None,
+) -> SmokeResult:
+    """Boot packages directly with the release's image and kernel; see `fast`, whose result is a proof's."""
+    image, settings = steps.image(), steps.settings
+    if image.kernel is None:
+        raise UsageError(f"Image {image.name} names no kernel to boot (at kernel of its definition).")
+    kernel, more = image.kernel.source, supplies.sources()
+    everything = [kernel, *more.values()]
+    found = fetch(everything, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
+    return smoke(
+        packages,
+        image_root=image.root,
+        kernel=found[kernel.sha256],
+        supplies={name: found[each.sha256] for name, each in more.items()},
+        xen_version=steps.release.xen_version,
+        output=output,
+        scratch=settings.open_store.root / "smoke",
+        suite=suite,
+        rerun=lambda case: (*command, "--case", case),
+        terminal=terminal,
+    )
 
 
 def fast(
@@ -35,28 +64,11 @@ def fast(
     ``command`` makes them again, ``terminal`` is attached to the machine of its case. Raises HostError where
     it was the test bed that failed, and UsageError where the image has no kernel.
     """
-    image = steps.image()
-    kernel = image.kernel
-    if kernel is None:
-        raise UsageError(f"Image {image.name} names no kernel to boot (at kernel of its definition).")
-    settings = steps.settings
     with log.step("Booting the packages"):
-        source, more = kernel.source, supplies.sources()
-        everything = [source, *more.values()]
-        found = fetch(everything, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
-        result = smoke(
-            packages,
-            image_root=image.root,
-            kernel=found[source.sha256],
-            supplies={name: found[each.sha256] for name, each in more.items()},
-            xen_version=steps.release.xen_version,
-            output=output,
-            scratch=settings.open_store.root / "smoke",
-            suite=suite,
-            rerun=lambda case: (*command, "--case", case),
-            terminal=terminal,
-        )
-    tools = {"image": image.id, "kernel": source.name, "qemu": result.qemu_version}
+        result = boot(steps, packages, output, suite, command, terminal)
+    image = steps.image()
+    assert image.kernel is not None
+    tools = {"image": image.id, "kernel": image.kernel.source.name, "qemu": result.qemu_version}
     failed = "; ".join(f"{f.title}: {f.evidence.rstrip('.')}" for f in result.failures)
     where = f"Verdicts, consoles and timeline: {output / PAGE}"
     for note in result.notes:

@@ -16,8 +16,8 @@ from typing import Self
 
 from pipeline.smoke import guests
 from pipeline.smoke.cpio import CharDevice, Directory, File, Symlink, Tree, write_newc
-from pipeline.smoke.errors import PackageContentError
-from pipeline.smoke.goods import Goods, script
+from pipeline.smoke.errors import KernelImageError, PackageContentError
+from pipeline.smoke.goods import HVM_LINUX, Goods, script
 from pipeline.smoke.hypervisor import find_xen
 from pipeline.smoke.kernel import Kernel
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union
@@ -134,6 +134,10 @@ def assemble(package: PackageLayer, image_root: Path, kernel: Kernel, supplies: 
     tree = goods.links | tree | _base(kernel, busybox, programs)
     boot = BootFiles(find_xen(package), kernel.vmlinux, write_newc(tree))
     goods.tree |= guests.goods(kernel, busybox)
+    try:
+        goods.tree |= guests.hvm_linux(kernel, busybox)
+    except KernelImageError as e:
+        absent[HVM_LINUX] = e.message
     return HostFiles(boot, goods.tree, guests.disk(kernel, busybox), absent)
 
 

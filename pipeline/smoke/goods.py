@@ -15,7 +15,7 @@ from pipeline.smoke.errors import PackageContentError
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union
 from pipeline.smoke.libraries import closure
 
-PYGRUB, QEMU = "pygrub", "qemu"
+PYGRUB, QEMU, HVM_LINUX = "pygrub", "qemu", "hvm-linux"
 """Abilities of a host that depend on what image and package hold."""
 MOUNT = "drive"
 _SCRIPTS = Path(__file__).parent

@@ -7,6 +7,7 @@ import gzip
 from pipeline.smoke.cpio import CharDevice, Directory, File, Tree, write_newc
 from pipeline.smoke.goods import script
 from pipeline.smoke.kernel import Kernel
+from pipeline.smoke.loader import linux_disk
 from pipeline.smoke.sector import boot_disk
 from pipeline.smoke.tiny import tiny_guest
 
@@ -45,6 +46,12 @@ def goods(kernel: Kernel, busybox: bytes) -> Tree:
         "guest/tiny64": File(tiny_guest(64)),
         "guest/hvm.img": File(boot_disk()),
     }
+
+
+def hvm_linux(kernel: Kernel, busybox: bytes) -> Tree:
+    """Return the disk of an HVM guest with Linux, for the drive too. Raises KernelImageError."""
+    options = "console=ttyS0 quiet panic=1 edd=off smoke=off"
+    return {"guest/hvm-linux.img": File(linux_disk(kernel.image, ramdisk(busybox), options))}
 
 
 def disk(kernel: Kernel, busybox: bytes) -> Tree:

@@ -30,13 +30,14 @@ MAX_MODULE = 64 << 20
 class Kernel:
     """A kernel ready to boot: its release, its ELF image, and modules in an order to load them.
 
-    ``packing`` is how its package had it packed.
+    ``image`` is the bzImage of its package, and ``packing`` how that packs the kernel.
     """
 
     release: str
     vmlinux: bytes
     modules: Mapping[str, bytes]
     packing: Packing = Packing.UNKNOWN
+    image: bytes = b""
 
 
 def unpack_bzimage(image: bytes) -> bytes:
@@ -167,7 +168,7 @@ def read_kernel_package(package: Path, modules: Sequence[str], likely: Sequence[
         raise KernelImageError(f"{package.name} lacks the module {sorted(absent)[0]}.")
     order = _load_order(known)
     elf = trim_elf(unpack_bzimage(image))
-    return Kernel(release, elf, {name: found[name] for name in order}, packing_of(image))
+    return Kernel(release, elf, {name: found[name] for name in order}, packing_of(image), image)
 
 
 # As Debian packs modules since 13, and others do (CONFIG_MODULE_COMPRESS_XZ, _ZSTD and _GZIP).

@@ -25,7 +25,7 @@ from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.packing import Packing
 
 T = TypeVar("T")
-_FORMAT = 4
+_FORMAT = 5
 _SPARE = 256 << 20
 """Room on each drive, in bytes; it costs nothing until something is written there."""
 KEPT_DRIVES = 8
@@ -36,6 +36,7 @@ class _Kernel(msgspec.Struct, frozen=True):
     vmlinux: bytes
     modules: dict[str, bytes]
     packing: Packing
+    image: bytes
 
 
 class _Files(msgspec.Struct, frozen=True):
@@ -48,11 +49,11 @@ def kernel(package: Path, scratch: Path) -> Kernel:
 
     def make() -> _Kernel:
         read = read_kernel_package(package, (*MODULES, *GUEST_MODULES), MODULES_OF_SOME)
-        return _Kernel(read.release, read.vmlinux, dict(read.modules), read.packing)
+        return _Kernel(read.release, read.vmlinux, dict(read.modules), read.packing, read.image)
 
     asked = [sha256(package), *MODULES, *GUEST_MODULES, "?", *MODULES_OF_SOME]
     kept = _kept(scratch, "kernel", asked, _Kernel, make)
-    return Kernel(kept.release, kept.vmlinux, kept.modules, kept.packing)
+    return Kernel(kept.release, kept.vmlinux, kept.modules, kept.packing, kept.image)
 
 
 def supplies(packages: Mapping[str, Path], scratch: Path) -> Tree:

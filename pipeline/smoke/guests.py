@@ -7,7 +7,7 @@ import gzip
 from pipeline.smoke.cpio import CharDevice, Directory, File, Tree, write_newc
 from pipeline.smoke.goods import script
 from pipeline.smoke.kernel import Kernel
-from pipeline.smoke.loader import linux_disk
+from pipeline.smoke.loader import linux_cd
 from pipeline.smoke.sector import boot_disk
 from pipeline.smoke.tiny import tiny_guest
 
@@ -49,9 +49,9 @@ def goods(kernel: Kernel, busybox: bytes) -> Tree:
 
 
 def hvm_linux(kernel: Kernel, busybox: bytes) -> Tree:
-    """Return the disk of an HVM guest with Linux, for the drive too. Raises KernelImageError."""
+    """Return the CD of an HVM guest with Linux, for the drive too. Raises KernelImageError."""
     options = "console=ttyS0 quiet panic=1 edd=off smoke=off"
-    return {"guest/hvm-linux.img": File(linux_disk(kernel.image, ramdisk(busybox), options))}
+    return {"guest/hvm-linux.iso": File(linux_cd(kernel.image, ramdisk(busybox), options))}
 
 
 def disk(kernel: Kernel, busybox: bytes) -> Tree:

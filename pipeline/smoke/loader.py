@@ -1,7 +1,7 @@
 """A CD that an HVM guest boots Linux from: its boot image loads a stock kernel, as LILO did.
 
 What it does is the 16-bit boot protocol (Linux's Documentation/arch/x86/boot.rst): the setup part of a
-bzImage goes to 0x90000, the rest to 0x100000, a ramdisk behind it, and setup is entered at its second sector.
+bzImage goes to 0x90000, the rest to 0x100000, a ramdisk above it, and setup is entered at its second sector.
 Sectors are read by BIOS function 13h/42h, 32 KiB at a time, and moved above the first megabyte by 15h/87h. It
 is a CD, as those have sectors four times as large: each costs an emulated machine a round through Xen, dom0
 and qemu. How a BIOS finds the boot image is the El Torito specification (1.0). Each instruction stands beside
@@ -21,7 +21,9 @@ _ORIGIN, _SIZE = 0x7C00, 512
 _FIRST, _NEXT, _REGIONS, _SEGMENTS, _OPTIONS = 0x100, 0x110, 0x120, 0x140, 0x170
 """Where in the boot image are two requests for reading, the regions, the segments and the command line."""
 _KERNEL, _TOP = 1 << 20, 16 << 20
-"""Where the kernel goes, and what is not to be reached: BIOS moves below, the kernel unpacks itself above."""
+"""Where the kernel goes, and where the ramdisk ends: BIOS moves below, the kernel unpacks itself above."""
+_STACK = 256 << 10
+"""Bytes behind the kernel that it uses before it moves itself: its .bss, with stack and heap."""
 
 CODE: tuple[tuple[str, str], ...] = (
     ("", ".code16"),
@@ -89,8 +91,8 @@ def linux_cd(image: bytes, ramdisk: bytes, options: str) -> bytes:
     setup_size = ((image[0x1F1] or 4) + 1) * 512
     setup, kernel = bytearray(image[:setup_size]), _padded(image[setup_size:], _CHUNK)
     below = _padded(ramdisk, _CHUNK)
-    at = _KERNEL + len(kernel)
-    if at + len(below) > _TOP:
+    at = _TOP - len(below)
+    if _KERNEL + len(kernel) + _STACK > at:
         raise KernelImageError(
             f"A kernel of {len(image)} bytes and a ramdisk of {len(ramdisk)} are too large."
         )

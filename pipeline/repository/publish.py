@@ -69,7 +69,7 @@ def offers(hashes: Mapping[Path, str], folder: Path, *, unproven: bool) -> list[
             raise UnprovenError(
                 e.message, hint=f"{e.hint or ''} --allow-unproven publishes them all the same, marked so."
             ) from e
-        log.warn(f"{e.message} Published all the same, marked as unproven.")
+        log.warn(f"{e.message} It will be marked as unproven.")
         return [Offer(path, packages.read(path), sha, {}, True) for path, sha in hashes.items()]
     return [Offer(path, packages.read(path), sha, found, False) for path, sha in hashes.items()]
 

@@ -61,13 +61,13 @@ async def ping(host: Host) -> str:
     if not re.search(r"^vif\d+\.0$", bridged, re.MULTILINE):
         raise CheckFailedError("The guest's vif is not on xenbr0.", hint=bridged)
     await reaches(host)
-    await RUNNING.run(host, f"until ping -c 1 -W 5 {HOST_ADDRESS}; do :; done")
+    await RUNNING.run(host, f"until ping -c 1 -W 2 {HOST_ADDRESS}; do :; done")
     return f"{MAC} on xenbr0, pings both ways"
 
 
 async def reaches(host: Host, address: str = GUEST_ADDRESS) -> None:
     """Ping the guest from dom0 until it answers. Raises HangError."""
-    await until(host, f"ping -c 1 -W 5 {address} >/dev/null", f"dom0 reaches {address}")
+    await until(host, f"ping -c 1 -W 2 {address} >/dev/null", f"dom0 reaches {address}")
 
 
 async def dhcp(host: Host) -> str:

@@ -23,6 +23,7 @@ boots it), those that start each from a snapshot, several at once, to runner.apa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,7 +31,7 @@ from enum import StrEnum
 from pipeline.smoke.accelerator import Accelerator
 from pipeline.smoke.agent import Reply
 from pipeline.smoke.blame import file_named, program_of
-from pipeline.smoke.errors import CheckFailedError, HangError
+from pipeline.smoke.errors import CheckFailedError, HangError, PackageContentError
 from pipeline.smoke.machine import Machine, short
 
 
@@ -84,9 +85,11 @@ class Facts:
 
     @property
     def series(self) -> tuple[int, int]:
-        """The first two numbers of Xen's version."""
-        major, minor = self.xen_version.split(".")[:2]
-        return int(major), int(minor)
+        """The first two numbers of Xen's version, which may be 4.20.1 or 4.23-unstable."""
+        match = re.match(r"(\d+)\.(\d+)", self.xen_version)
+        if match is None:
+            raise PackageContentError(f"{self.xen_version!r} is no version of Xen.")
+        return int(match[1]), int(match[2])
 
 
 @dataclass

@@ -106,7 +106,7 @@ class Framework:
 def circumstances(facts: Facts) -> Circumstances:
     """What of a host expectations depend on."""
     return Circumstances(
-        version_numbers(facts.xen_version), version_numbers(facts.qemu_version), facts.accelerator.kind
+        facts.series, version_numbers(facts.qemu_version), facts.accelerator.kind
     )
 
 

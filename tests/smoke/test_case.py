@@ -14,7 +14,8 @@ def facts(version: str) -> Facts:
 
 
 @pytest.mark.parametrize(
-    ("version", "series"), [("4.2.5", (4, 2)), ("4.17.5", (4, 17)), ("4.23-unstable", (4, 23)), ("5.0", (5, 0))]
+    ("version", "series"),
+    [("4.2.5", (4, 2)), ("4.17.5", (4, 17)), ("4.23-unstable", (4, 23)), ("5.0", (5, 0))],
 )
 def test_versions_of_releases_and_of_what_comes_next_are_read(version: str, series: tuple[int, int]) -> None:
     """If this fails, every night of unstable ends in an error of the pipeline's own."""

@@ -105,9 +105,7 @@ class Framework:
 
 def circumstances(facts: Facts) -> Circumstances:
     """What of a host expectations depend on."""
-    return Circumstances(
-        facts.series, version_numbers(facts.qemu_version), facts.accelerator.kind
-    )
+    return Circumstances(facts.series, version_numbers(facts.qemu_version), facts.accelerator.kind)
 
 
 def files_of(catalog: Catalog, instance: Instance) -> Tree:

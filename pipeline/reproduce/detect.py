@@ -124,6 +124,14 @@ def _decimal_comma(case: Case) -> bool:
     )
 
 
+def _addresses(case: Case) -> bool:
+    """A list of symbols (nm(1)) that differs in where they are alone."""
+    if case.contents is None:
+        return False
+    one, two = (re.sub(rb"(?m)^(0x)?[0-9a-f]{8,16} ", b"", data) for data in case.contents)
+    return one == two or sorted(one.splitlines()) == sorted(two.splitlines())
+
+
 def _jobs(case: Case) -> bool:
     one, two = (re.compile(rb"(?<![0-9])%d(?![0-9])" % count) for count in case.jobs)
     if case.jobs[0] == case.jobs[1]:
@@ -157,6 +165,7 @@ DETECTORS: dict[str, Callable[[Case], bool]] = {
     "line-order": _line_order,
     "decimal-comma": _decimal_comma,
     "jobs": _jobs,
+    "addresses": _addresses,
     "same-content": formats.same_content,
 }
 """By the name that causes.toml uses."""

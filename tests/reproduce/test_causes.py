@@ -90,6 +90,12 @@ ELF = b"\x7fELF" + b"\0" * 100
 BANNER = b"Xen version 4.2.5 (%s@%s) (gcc 10.2.1) debug=n %s\0"
 
 
+def moved(banner: bytes, by: int) -> bytes:
+    """A program in which a longer banner has moved what follows, and so every address in the code."""
+    code = b"".join(struct.pack("<QQ", 0xFFFF82D040200000 + n * 64 + by, n) for n in range(1000))
+    return (b"\x7fELF\x02\x01" + code + banner).ljust(40_000, b"\0")
+
+
 @pytest.mark.parametrize(
     ("path", "one", "two", "code"),
     [
@@ -122,6 +128,16 @@ BANNER = b"Xen version 4.2.5 (%s@%s) (gcc 10.2.1) debug=n %s\0"
         ("usr/lib/xen/efi/xen.efi", pe(1), pe(2), "pe-timestamp"),
         ("boot/xen", BANNER % (b"builder", b"y", b"T"), BANNER % (b"somebody", b"y", b"T"), "xen-banner"),
         ("boot/xen", BANNER % (b"x", b"y", b"Nov 24"), BANNER % (b"x", b"y", b"Dec 30"), "xen-banner"),
+        (
+            "boot/xen.gz//",
+            moved(BANNER % (b"x", b"y", b"Nov 24 10:00"), 0),
+            moved(BANNER % (b"x", b"another-host", b"Dec 30 11:12"), 11),
+            "xen-banner",
+        ),
+        ("boot/xen.gz//", moved(b"", 0), moved(b"", 11), "unknown"),
+        ("xen-syms.map", b"0xffff82d040200000 T a\n0xffff82d040200040 T b\n",
+            b"0xffff82d040200000 T a\n0xffff82d040200050 T b\n", "addresses"),
+        ("xen-syms.map", b"0xffff82d040200000 T a\n", b"0xffff82d040200000 T b\n", "unknown"),
         ("usr/share/man/man1/xl.1", b'.TH XL "2026-11-24"\n', b'.TH XL "2027-12-29"\n', "man-date"),
         ("x", b"\0\1\2\3", b"\3\1\2\0\7", "unknown"),
     ],

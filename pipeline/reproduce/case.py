@@ -51,7 +51,9 @@ class Case:
 
 def _pieces(one: bytes, two: bytes) -> Iterator[tuple[bytes, bytes]]:
     if one.startswith(_PROGRAM) and two.startswith(_PROGRAM):
-        yield _strings(one, two)
+        strings = _strings(one, two)
+        if any(strings):
+            yield strings
     if len(one) == len(two):
         yield from _aligned(one, two)
         return

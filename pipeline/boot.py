@@ -10,6 +10,7 @@ from pipeline import log
 from pipeline.errors import HostError, UsageError
 from pipeline.evidence import Outcome, ProofFailedError
 from pipeline.fetch import fetch
+from pipeline.image.definition import read_definition
 from pipeline.smoke import supplies
 from pipeline.smoke.full.tier import smoke_host
 from pipeline.smoke.page import PAGE
@@ -34,7 +35,7 @@ def boot(
     image, settings = steps.image(), steps.settings
     if image.kernel is None:
         raise UsageError(f"Image {image.name} names no kernel to boot (at kernel of its definition).")
-    kernel, more = image.kernel.source, supplies.sources()
+    kernel, more = image.kernel.source, supplies.sources(read_definition(image.name).dom0)
     everything = [kernel, *more.values()]
     found = fetch(everything, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
     return smoke(

@@ -21,6 +21,7 @@ import pytest
 
 from pipeline.fetch import fetch
 from pipeline.image import assembly, debian, locking
+from pipeline.image.definition import read_definition
 from pipeline.image.lock import parse_lock
 from pipeline.mirrors import Mirrors
 from pipeline.smoke import supplies
@@ -223,6 +224,6 @@ def kernel_deb(image: assembly.Image) -> Path:
 @pytest.fixture(scope="session")
 def supply_debs(image: assembly.Image) -> dict[str, Path]:
     """What guests of the smoke boots are made of."""
-    wanted = supplies.sources()
+    wanted = supplies.sources(read_definition(image.name).dom0)
     found = fetch(list(wanted.values()), image.store, Mirrors())
     return {name: found[source.sha256] for name, source in wanted.items()}

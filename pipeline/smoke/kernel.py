@@ -127,6 +127,11 @@ def trim_elf(elf: bytes) -> bytes:
     return bytes(out)
 
 
+def unpack_module(name: str, data: bytes) -> bytes:
+    """Return a module as busybox's insmod takes it, and every kernel: not compressed."""
+    return data if name.endswith(".ko") else _decompress(data, MAX_MODULE)
+
+
 def module_dependencies(module: bytes) -> list[str]:
     """Return the names of the modules that a module needs, from its ``.modinfo`` section."""
     try:
@@ -215,10 +220,7 @@ def _read_files(data: bytes, wanted: set[str]) -> tuple[bytes, str, set[str], di
                 names = deb.content(entry, MAX_MODULE).decode(errors="replace").split()
                 builtin = {_canonical(PurePosixPath(name).name) for name in names}
             elif _is_module(path.name) and _canonical(path.name) in wanted:
-                data = deb.content(entry, MAX_MODULE)
-                # The kernel may be unable to unpack them itself, and busybox's insmod is.
-                packed = path.suffix != ".ko"
-                files[_canonical(path.name)] = _decompress(data, MAX_MODULE) if packed else data
+                files[_canonical(path.name)] = unpack_module(path.name, deb.content(entry, MAX_MODULE))
     if not image:
         raise KernelImageError("The kernel package holds no vmlinuz.")
     return image, release, builtin, files

@@ -15,25 +15,31 @@ from pipeline.smoke import deb
 from pipeline.smoke.cpio import Tree
 from pipeline.source import Source
 
-HOST_IMAGE = "dom0-bookworm"
-_QEMU = (
-    *("qemu-system-xen", "qemu-system-data", "seabios", "libfdt1", "libglib2.0-0", "libjpeg62-turbo"),
-    *("libgstreamer-plugins-base1.0-0", "libgstreamer1.0-0", "libopus0", "liborc-0.4-0", "libpixman-1-0"),
-    *("libspice-server1", "libunwind8", "libusb-1.0-0"),
+DEFAULT = "dom0-bookworm"
+"""The host image that stands in where a build's image names none."""
+# As in Debian 12; in 13, some names end in t64, for the larger time_t.
+_QEMU = frozenset(
+    {
+        *("qemu-system-xen", "qemu-system-data", "seabios", "libfdt1", "libglib2.0-0", "libjpeg62-turbo"),
+        *("libgstreamer-plugins-base1.0-0", "libgstreamer1.0-0", "libopus0", "liborc-0.4-0", "libpixman-1-0"),
+        *("libspice-server1", "libunwind8", "libusb-1.0-0", "libatomic1"),
+    }
 )
 
 
-def sources() -> dict[str, Source]:
-    """Return the packages to fetch, by what they are called here. Raises UsageError for a damaged lock."""
-    lock = read_lock(HOST_IMAGE)
+def sources(host_image: str | None) -> dict[str, Source]:
+    """Return the packages to fetch, by what they are called here: those of a host image's lock.
+
+    Raises UsageError for a damaged lock.
+    """
+    lock = read_lock(host_image or DEFAULT)
     assert isinstance(lock, DebianLock)
-    locked = {package.name: package.source for package in lock.packages}
-    return {name: locked[name] for name in _QEMU}
+    return {p.name: p.source for p in lock.packages if p.name.removesuffix("t64") in _QEMU}
 
 
 def read(packages: Mapping[str, Path]) -> Tree:
     """Return the files of what `sources` names, fetched, by their place in a root. Raises DebError."""
     tree: Tree = {}
-    for name in _QEMU:
-        tree |= deb.files(packages[name])
+    for path in packages.values():
+        tree |= deb.files(path)
     return tree

@@ -17,7 +17,7 @@ from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.scratch import remove_tree
 from pipeline.smoke.cpio import CharDevice, File, Tree, write_newc
-from pipeline.smoke.kernel import trim_elf, unpack_bzimage
+from pipeline.smoke.kernel import trim_elf, unpack_bzimage, unpack_module
 
 ROOT_UUID = "00000000-0000-4000-8000-000000000001"
 """The root file system's; etc/fstab names it too."""
@@ -130,6 +130,9 @@ def lay_out(image_root: Path, kernel: Path, target: Path) -> None:
 
 
 def _install_kernel(root: Root, unpacked: Path) -> None:
+    if not (unpacked / "lib").exists():
+        # Since Debian 13, a kernel's package has its modules where Arch's has them.
+        (unpacked / "lib").symlink_to("usr/lib")
     (release,) = (path.name for path in (unpacked / "lib/modules").iterdir())
     root.run("depmod", "--basedir", _UNPACKED, release, binds={_UNPACKED: unpacked})
     boot = root.path / "boot"
@@ -144,7 +147,7 @@ def _install_kernel(root: Root, unpacked: Path) -> None:
         link_or_copy(unpacked / path, root.path / "usr" / path)
     root.run("depmod", release)
     first = _with_dependencies(root, unpacked, release, INITRAMFS_MODULES)
-    modules = {Path(path).name: (unpacked / path).read_bytes() for path in first}
+    modules = {Path(path).name: unpack_module(path, (unpacked / path).read_bytes()) for path in first}
     busybox = (root.path / "usr/bin/busybox").read_bytes()
     initramfs = _initramfs("initramfs-init.sh", busybox, modules)
     (boot / "initramfs-linux.img").write_bytes(initramfs)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.smoke.attach import Terminal
+from pipeline.smoke.full.tier import chosen
 from pipeline.smoke.plan import Suite
 from pipeline.smoke.suite import fast
 from pipeline.smoke.xtf.suite import xtf
 
 FAST, FULL, XTF = "fast", "full", "xtf"
+SOME = "smoke-some"
+"""The folder for results of some cases of the fast tier."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Choice:
     @property
     def folder(self) -> str:
         """The name of the folder for its results."""
-        return "smoke-xtf" if self.suite == XTF else "smoke-some"
+        return "smoke-xtf" if self.suite == XTF else SOME
 
     @property
     def words(self) -> list[str]:
@@ -62,6 +65,13 @@ class Choice:
             raise UsageError("--suite xtf needs --xtf DIR, the folder of a built Xen Test Framework.")
         lists = [Path(path).expanduser() for path in self.lists]
         return xtf(Path(self.xtf).expanduser(), self.cases, lists)
+
+    def validate(self) -> None:
+        """Raise UsageError for cases that there are not."""
+        if self.on_host:
+            chosen(self.cases)
+        else:
+            self.open()
 
     def terminal(self, suite: Suite | None = None) -> Terminal | None:
         """Return this program's terminal, where it is to be attached. Raises UsageError.

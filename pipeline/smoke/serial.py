@@ -26,6 +26,8 @@ _XEN_FATAL = re.compile(
     r"Panic on CPU \d+:|FATAL TRAP:|FATAL PAGE FAULT|Xen BUG at |Assertion '.*' failed at |"
     r"\*\*\* DOUBLE FAULT \*\*\*"
 )
+_UNTOLD = re.compile(r"Panic on CPU \d+:$")
+"""Why Xen panicked stands in the next line."""
 _DOM0_CRASHED = re.compile(
     r"Domain 0 \(vcpu#\d+\) crashed on cpu|Hardware Dom0 crashed|Hardware Dom0 shutdown: watchdog"
 )
@@ -64,6 +66,12 @@ def classify(text: str) -> PipelineError | None:
     if _LINUX_FATAL.search(text):
         return Dom0PanicError(f"The kernel of dom0 died: {text.strip()}")
     return None
+
+
+def _more(text: str) -> str:
+    """What a line of Xen's says, if it says anything."""
+    xen = None if is_guest(text) else _XEN_LINE.search(text)
+    return xen[1].strip() if xen is not None and re.search(r"\w", xen[1]) else ""
 
 
 @dataclass
@@ -110,6 +118,8 @@ class SerialWatcher:
         self._write(line)
         if self.fault is None:
             self.fault = classify(text)
+        elif _UNTOLD.search(self.fault.message) and (more := _more(text)):
+            self.fault = XenPanicError(f"{self.fault.message} {more}")
         if self.heard_xen is None and "(XEN)" in text:
             self.heard_xen = seconds
         # Only the first banner counts: anything that prints later could claim to be Xen.

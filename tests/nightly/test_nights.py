@@ -85,7 +85,7 @@ def test_the_full_tier_is_done_once_a_day(site: Site) -> None:
     red = site.night("host red")
     assert red.outcome is Outcome.RED
     assert red.trouble is not None
-    assert (red.trouble.step, red.trouble.case) == ("host", "xl-list")
+    assert (red.trouble.step, red.trouble.case) == ("host", "grub-xl-list")
     assert (site.nightly.folder / NIGHTS / "3" / "host" / "results.json").is_file()
 
 

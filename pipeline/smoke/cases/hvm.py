@@ -50,7 +50,7 @@ async def _boot(host: Host, name: str, disk: str, memory: int, marker: str) -> s
     await host.succeed(f"ip addr add {HOST_ADDRESS}/24 dev xenbr0")
     await guest.create(host)
     try:
-        await until(host, f"grep -qF '{marker}' {serial}", "the guest's marker comes", host.limits.xl * 2)
+        await until(host, f"grep -qF '{marker}' {serial}", "the guest's marker comes", host.limits.xl * 5)
     finally:
         output = (await host.run(f"cat {serial}")).output
         host.keep("console.log", output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import shlex
 import shutil
@@ -112,6 +113,8 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         program.parse_collection()
         if completing:
             return _complete(program, arguments[2:])
+        if (command := asks_about(program.core.unparsed, contexts(program.collection))) is not None:
+            program.args.help.value, program.core.unparsed = command, []
         program.core.unparsed = spell_out(program.core.unparsed, contexts(program.collection))
         program.parse_tasks()
         program.parse_cleanup()
@@ -185,6 +188,16 @@ def _more_files() -> bool:
         for fd in opened:
             os.close(fd)
     return True
+
+
+def asks_about(words: Sequence[str], commands: Sequence[ParserContext]) -> str | None:
+    """The command that ``COMMAND --help`` asks about.
+
+    Invoke takes the word for the argument of a command that cannot go without one.
+    """
+    names = {name for command in commands for name in (command.name, *command.aliases)}
+    pairs = itertools.pairwise(words)
+    return next((name for name, word in pairs if name in names and word in ("--help", "-h")), None)
 
 
 def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[str]:

@@ -146,6 +146,7 @@ def test_help_explains_every_option_and_shows_an_example(checkout: Checkout, com
     for line in lines:
         if line.lstrip().startswith("-"):
             assert len(line.strip().split("   ", 1)) == 2, f"no help: {line}"
+    assert checkout.run(command, "--help").fine().out == text
 
 
 def test_the_list_holds_every_command_that_is_tested_here(checkout: Checkout) -> None:

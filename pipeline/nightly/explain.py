@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from pipeline.check.findings import CheckRecord, Level
+from pipeline.evidence import Kind
 from pipeline.nightly.night import Trouble
+from pipeline.reproduce.report import EXPLANATION
 from pipeline.smoke import results as smoke
 
 _MOST = 64 << 20
@@ -129,6 +131,17 @@ def of_check(folder: Path) -> Trouble:
                 case=finding.code,
             )
     return Trouble(step="check", error="No finding is an error.", log="check-findings.json")
+
+
+def of_reproduce(folder: Path) -> Trouble | None:
+    """The first difference between the two builds and its cause; None where there was no second build."""
+    path = folder / Kind.REPRODUCE / EXPLANATION
+    # The first paragraph says what was varied.
+    found = [line for number, line in _lines(path) if number > 1 and line]
+    if not found:
+        return None
+    error = f"{found[0]} And {len(found) - 1} more." if len(found) > 1 else found[0]
+    return Trouble(step=Kind.REPRODUCE, error=error, log=f"{Kind.REPRODUCE}/{path.name}")
 
 
 def of_smoke(folder: Path, step: str = "smoke") -> Trouble:

@@ -17,6 +17,7 @@ from pipeline.build import Build
 from pipeline.diff.compare import compare
 from pipeline.diff.render import render
 from pipeline.errors import ExitStatus, HostError, PipelineError, UsageError
+from pipeline.evidence import Kind
 from pipeline.git import history as histories
 from pipeline.git.history import Change, History, Tip
 from pipeline.image.definition import read_definition
@@ -313,10 +314,15 @@ class _Run:
         return self._finish(Outcome.INFRASTRUCTURE, built, note=f"{stage.name} {what}: {stage.summary}")
 
     def _trouble(self, stage: Stage, built: Build | None) -> Trouble:
-        if stage.name == "check" and built is not None:
-            return explain.of_check(built.folder)
-        if stage.name in ("smoke", HOST) and built is not None:
-            return explain.of_smoke(built.folder, stage.name)
+        found: Trouble | None = None
+        if built is not None and stage.name == Kind.CHECK:
+            found = explain.of_check(built.folder)
+        elif built is not None and stage.name == Kind.REPRODUCE:
+            found = explain.of_reproduce(built.folder)
+        elif built is not None and stage.name in (Kind.SMOKE, HOST):
+            found = explain.of_smoke(built.folder, stage.name)
+        if found is not None:
+            return found
         whole = self.commands.compile_log(stage.log)
         return explain.first_error(stage.name, whole or self.folder / stage.log)
 

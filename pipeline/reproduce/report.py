@@ -9,6 +9,8 @@ from pathlib import Path
 from pipeline import log
 from pipeline.run import run
 
+EXPLANATION = "explanation.txt"
+"""Beside the reports: what was varied, and a line a difference with its cause."""
 _SECONDS = 300
 _MAX_REPORT = 4 << 20
 _MAX_PAGE = 16 << 20

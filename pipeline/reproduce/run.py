@@ -192,7 +192,7 @@ def _compare(first: Build, second: Build, applied: Applied, jobs: int, results: 
     for explanation in found:
         log.warn(str(explanation))
     text = "".join(f"{explanation}\n" for explanation in found)
-    files.write_text(results / "explanation.txt", f"{applied}\n\n{text}")
+    files.write_text(results / report.EXPLANATION, f"{applied}\n\n{text}")
     try:
         report.write(pairs, results)
     except (CommandError, ToolMissingError) as e:

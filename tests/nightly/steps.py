@@ -93,6 +93,10 @@ def main() -> int:
     if "--suite" in sys.argv:
         how = how or fault(folder, "host") or broken(folder, "host", lock["commit"])
         boot(newest / "host", "grub-xl-list", panics=how == "red")
+    if step == "reproduce" and how == "red":
+        (newest / step).mkdir(exist_ok=True)
+        explained = ("varied: clock", "", "x.pkg.tar.xz: boot/xen.gz//: Xen's banner (xen-banner).", "x: y.")
+        (newest / step / "explanation.txt").write_text("\n".join(explained))
     if how == "hang":
         (folder / "hanging").touch()
         time.sleep(600)

@@ -89,6 +89,15 @@ def test_the_full_tier_is_done_once_a_day(site: Site) -> None:
     assert (site.nightly.folder / NIGHTS / "3" / "host" / "results.json").is_file()
 
 
+def test_a_night_that_is_not_reproducible_says_what_differs(site: Site) -> None:
+    """A compile's log that names no error would be all that a maintainer reads in the morning."""
+    red = site.night("reproduce red", steps=("check", "reproduce"))
+    assert red.outcome is Outcome.RED
+    assert red.trouble is not None
+    assert (red.trouble.step, red.trouble.log) == ("reproduce", "reproduce/explanation.txt")
+    assert red.trouble.error == "x.pkg.tar.xz: boot/xen.gz//: Xen's banner (xen-banner). And 1 more."
+
+
 def test_a_flake_passes_and_is_counted(site: Site) -> None:
     """A test bed that fails now and then must not turn nights red, nor go unseen."""
     night = site.night("smoke red 1")

@@ -7,7 +7,7 @@ from pipeline.smoke.cases import boot, devices, errors, hvm, pv, xl
 
 BOOT: tuple[Case, ...] = boot.CASES
 """The fast tier's boot test, in order on one machine."""
-GUESTS: tuple[Case, ...] = (*devices.CASES, *pv.CASES, *hvm.CASES, *xl.CASES, *errors.CASES)
-"""The fast tier's cases that go on from a saved host, each on a machine of its own."""
+GUESTS: tuple[Case, ...] = (*hvm.CASES, *devices.CASES, *pv.CASES, *xl.CASES, *errors.CASES)
+"""The fast tier's cases that go on from a saved host, each on a machine of its own; the longest begins."""
 VITAL: tuple[Case, ...] = tuple(case for case in BOOT if case.vital)
 """What brings up a host that cases can be made on."""

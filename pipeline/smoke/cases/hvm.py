@@ -77,12 +77,12 @@ async def _needs(host: Host, capability: str) -> None:
 
 
 CASES = (
-    Case("hvm-guest", "an HVM guest boots through hvmloader and SeaBIOS", hvm, needs=(ability(QEMU),)),
     Case(
         "hvm-linux",
         "an HVM guest boots Linux from a CD",
         hvm_linux,
         needs=(ability(QEMU), ability(HVM_LINUX)),
     ),
+    Case("hvm-guest", "an HVM guest boots through hvmloader and SeaBIOS", hvm, needs=(ability(QEMU),)),
     Case("pvh-guest", "a PVH guest boots", pvh, needs=(since(*TYPE_SINCE, "PVH"),)),
 )

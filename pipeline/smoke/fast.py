@@ -147,8 +147,9 @@ class FastTier:
         jobs = [make(case) for case in makers] + [one(case) for case in guests if not case.makes]
         runs = await all_of(jobs)
         # Made for the sake of others, one is of no interest unless it failed.
-        wanted = {case.name for case in guests}
-        self.apart = [run for run in runs if run.cases[0].name in wanted or not run.passed]
+        order = {case.name: number for number, case in enumerate(guests)}
+        shown = [run for run in runs if run.cases[0].name in order or not run.passed]
+        self.apart = sorted(shown, key=lambda run: order.get(run.cases[0].name, -1))
 
     async def _save_guest(self, machine: Machine) -> None:
         begin = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import os
 import shlex
 import shutil
@@ -195,9 +194,20 @@ def asks_about(words: Sequence[str], commands: Sequence[ParserContext]) -> str |
 
     Invoke takes the word for the argument of a command that cannot go without one.
     """
-    names = {name for command in commands for name in (command.name, *command.aliases)}
-    pairs = itertools.pairwise(words)
-    return next((name for name, word in pairs if name in names and word in ("--help", "-h")), None)
+    by_name = {name: c for c in commands for name in (c.name, *c.aliases)}
+    command: ParserContext | None = None
+    asked, value_comes = "", False
+    for word in words:
+        if value_comes:
+            value_comes = False
+        elif command is not None and word in ("--help", "-h"):
+            return asked
+        elif word.startswith("-"):
+            flag = None if command is None else command.flags.get(word)
+            value_comes = flag is not None and flag.takes_value
+        elif word in by_name:
+            command, asked = by_name[word], word
+    return None
 
 
 def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[str]:

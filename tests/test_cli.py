@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 
-from pipeline.cli import spell_out
+from pipeline.cli import asks_about, spell_out
 from tests import checkouts
 from tests.checkouts import Checkout
 
@@ -26,6 +26,22 @@ COMMANDS = [
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     folder = tmp_path_factory.mktemp("cli")
     return Checkout(checkouts.copy(folder / "a copy für sich"), folder / "store")
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ("setup --help", "setup"),
+        ("build 4.17 -h", "build"),
+        ("setup build --help", "build"),
+        ("check --expect build --help", "check"),
+        ("check --expect --help x", None),
+        ("build 4.17", None),
+    ],
+)
+def test_help_behind_a_command_is_about_it(given: str, command: str | None) -> None:
+    """If this fails, who asks what a command does is told that --help is no release."""
+    assert asks_about(given.split(), COMMANDS) == command
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ from pipeline.nightly.night import Trouble
 from pipeline.reproduce.report import EXPLANATION
 from pipeline.smoke import results as smoke
 
+FINDINGS = "check-findings.json"
+_DIFFERENCES = f"{Kind.REPRODUCE}/{EXPLANATION}"
+NAMED = (FINDINGS, _DIFFERENCES)
+"""Files of a build that its trouble may be named by, besides the boots' results."""
 _MOST = 64 << 20
 """Bytes of a log that are looked at."""
 _LONGEST = 500
@@ -118,7 +122,7 @@ def area(path: str) -> str:
 def of_check(folder: Path) -> Trouble:
     """The first finding that is an error."""
     try:
-        record = msgspec.json.decode((folder / "check-findings.json").read_bytes(), type=CheckRecord)
+        record = msgspec.json.decode((folder / FINDINGS).read_bytes(), type=CheckRecord)
     except (OSError, msgspec.DecodeError):
         return Trouble(step="check", error="The findings cannot be read.")
     for finding in record.open:
@@ -126,22 +130,21 @@ def of_check(folder: Path) -> Trouble:
             return Trouble(
                 step="check",
                 error=str(finding),
-                log="check-findings.json",
+                log=FINDINGS,
                 file=finding.path,
                 case=finding.code,
             )
-    return Trouble(step="check", error="No finding is an error.", log="check-findings.json")
+    return Trouble(step="check", error="No finding is an error.", log=FINDINGS)
 
 
 def of_reproduce(folder: Path) -> Trouble | None:
     """The first difference between the two builds and its cause; None where there was no second build."""
-    path = folder / Kind.REPRODUCE / EXPLANATION
-    # The first paragraph says what was varied.
-    found = [line for number, line in _lines(path) if number > 1 and line]
+    # The first line says what was varied.
+    found = [line for number, line in _lines(folder / _DIFFERENCES) if number > 1 and line]
     if not found:
         return None
     error = f"{found[0]} And {len(found) - 1} more." if len(found) > 1 else found[0]
-    return Trouble(step=Kind.REPRODUCE, error=error, log=f"{Kind.REPRODUCE}/{path.name}")
+    return Trouble(step=Kind.REPRODUCE, error=error, log=_DIFFERENCES)
 
 
 def of_smoke(folder: Path, step: str = "smoke") -> Trouble:

@@ -368,6 +368,10 @@ class _Run:
         for name in ("smoke", HOST):
             if built is not None and (built.folder / name).is_dir():
                 shutil.copytree(built.folder / name, self.folder / name, dirs_exist_ok=True)
+        for name in explain.NAMED:
+            if built is not None and (built.folder / name).is_file():
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(built.folder / name, self.folder / name)
         files.write_bytes(self.folder / RECORD, records.encode(night))
         return night
 

@@ -27,7 +27,6 @@ from pipeline.smoke import results as smoke
 from pipeline.smoke.choice import FAST, FULL, SOME, Choice
 
 BUILD = "build"
-_FINDINGS = "check-findings.json"
 _WORK = "work"
 _BOOTS = (Kind.SMOKE, HOST)
 
@@ -133,10 +132,10 @@ class Court:
         results = built.folder / (SOME if step == Kind.SMOKE and self.question.case else step)
         if step in _BOOTS and results.is_dir():
             shutil.copytree(results, folder / step, dirs_exist_ok=True)
-            log = f"{step}/{smoke.SERIAL}"
-        if self.question.step == Kind.CHECK and (built.folder / _FINDINGS).is_file():
-            shutil.copyfile(built.folder / _FINDINGS, folder / _FINDINGS)
-            log = _FINDINGS
+            log = _log_of(folder, step, self.question.case) or log
+        if self.question.step == Kind.CHECK and (built.folder / explain.FINDINGS).is_file():
+            shutil.copyfile(built.folder / explain.FINDINGS, folder / explain.FINDINGS)
+            log = explain.FINDINGS
         if self.question.case:
             return *_CASES[step](folder / step, self.question.case), log
         verdict = Verdict.GOOD if said.status == ExitStatus.FINE else Verdict.BAD
@@ -167,6 +166,12 @@ class Court:
             forget(self.settings.open_store, [self.settings.artifacts_folder], key)
 
 
+def _log_of(folder: Path, step: str, case: str) -> str:
+    """The serial log of the machine that a case was made on, or of the boot; empty where there is none."""
+    names = (f"{step}/{smoke.CASES}/{case}/{smoke.SERIAL}", f"{step}/{smoke.SERIAL}")
+    return next((name for name in names if (folder / name).is_file()), "")
+
+
 def _of_smoke(folder: Path, case: str) -> tuple[Verdict, str]:
     try:
         result = smoke.read(folder / smoke.JSON)
@@ -181,7 +186,7 @@ def _of_smoke(folder: Path, case: str) -> tuple[Verdict, str]:
 
 def _of_check(folder: Path, case: str) -> tuple[Verdict, str]:
     try:
-        record = records.decode((folder.parent / _FINDINGS).read_bytes(), CheckRecord)
+        record = records.decode((folder.parent / explain.FINDINGS).read_bytes(), CheckRecord)
     except (OSError, records.RecordError):
         return Verdict.SKIP, "The check left no findings."
     found = next((f for f in record.open if f.code == case and f.level is Level.ERROR), None)

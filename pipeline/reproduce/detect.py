@@ -128,8 +128,9 @@ def _addresses(case: Case) -> bool:
     """A list of symbols (nm(1)) that differs in where they are alone."""
     if case.contents is None:
         return False
-    one, two = (re.sub(rb"(?m)^(0x)?[0-9a-f]{8,16} ", b"", data) for data in case.contents)
-    return one == two or sorted(one.splitlines()) == sorted(two.splitlines())
+    lines = [sorted(data.splitlines()) for data in case.contents]
+    names = [sorted(re.sub(rb"^(0x)?[0-9a-f]{8,16} ", b"", line) for line in each) for each in lines]
+    return names[0] == names[1] and lines[0] != lines[1]
 
 
 def _jobs(case: Case) -> bool:

@@ -163,6 +163,8 @@ def _again(request: Request, checkout: Path, folder: Path, results: Path) -> Bui
         result = run(argv, cwd=checkout, env=environment, on_line=log.info, expect=None)
     if result.status != 0:
         results.mkdir(parents=True, exist_ok=True)
+        # It is about another second build.
+        (results / report.EXPLANATION).unlink(missing_ok=True)
         kept = [shutil.copy(path, results) for path in request.artifacts.rglob("*.log")]
         hint = f"Its logs: {', '.join(map(str, kept))}" if kept else None
         raise _failure(result.status)("The second build failed, though the first did not.", hint)

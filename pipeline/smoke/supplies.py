@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.errors import UsageError
 from pipeline.image.lock import DebianLock, read_lock
 from pipeline.smoke import deb
 from pipeline.smoke.cpio import Tree
@@ -17,10 +18,11 @@ from pipeline.source import Source
 
 DEFAULT = "dom0-bookworm"
 """The host image that stands in where a build's image names none."""
+_VITAL = frozenset({"qemu-system-xen", "qemu-system-data", "seabios"})
 # As in Debian 12; in 13, some names end in t64, for the larger time_t.
 _QEMU = frozenset(
     {
-        *("qemu-system-xen", "qemu-system-data", "seabios", "libfdt1", "libglib2.0-0", "libjpeg62-turbo"),
+        *(*_VITAL, "libfdt1", "libglib2.0-0", "libjpeg62-turbo"),
         *("libgstreamer-plugins-base1.0-0", "libgstreamer1.0-0", "libopus0", "liborc-0.4-0", "libpixman-1-0"),
         *("libspice-server1", "libunwind8", "libusb-1.0-0", "libatomic1"),
     }
@@ -30,10 +32,13 @@ _QEMU = frozenset(
 def sources(host_image: str | None) -> dict[str, Source]:
     """Return the packages to fetch, by what they are called here: those of a host image's lock.
 
-    Raises UsageError for a damaged lock.
+    Raises UsageError for a damaged lock, and for one without a qemu.
     """
-    lock = read_lock(host_image or DEFAULT)
+    name = host_image or DEFAULT
+    lock = read_lock(name)
     assert isinstance(lock, DebianLock)
+    if missing := sorted(_VITAL - {package.name for package in lock.packages}):
+        raise UsageError(f"Image {name} lacks {missing[0]}, which HVM guests need.")
     return {p.name: p.source for p in lock.packages if p.name.removesuffix("t64") in _QEMU}
 
 

@@ -68,6 +68,7 @@ def test_the_commit_that_breaks_a_check_is_found(site: Site, commits: list[str],
     site.break_from(check.partition(":")[0], commits[40:])
     found = bisection(site, commits[0], commits[COUNT], check).run()
     assert found.culprit.commit == commits[40]
+    assert (found.folder / found.bad.log).is_file()
     assert len(found.search.trials) <= MOST
 
 

@@ -95,6 +95,7 @@ def test_a_night_that_is_not_reproducible_says_what_differs(site: Site) -> None:
     assert red.outcome is Outcome.RED
     assert red.trouble is not None
     assert (red.trouble.step, red.trouble.log) == ("reproduce", "reproduce/explanation.txt")
+    assert (site.nightly.folder / NIGHTS / str(red.number) / red.trouble.log).is_file()
     assert red.trouble.error == "x.pkg.tar.xz: boot/xen.gz//: Xen's banner (xen-banner). And 1 more."
 
 

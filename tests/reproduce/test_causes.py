@@ -138,6 +138,7 @@ def moved(banner: bytes, by: int) -> bytes:
         ("xen-syms.map", b"0xffff82d040200000 T a\n0xffff82d040200040 T b\n",
             b"0xffff82d040200000 T a\n0xffff82d040200050 T b\n", "addresses"),
         ("xen-syms.map", b"0xffff82d040200000 T a\n", b"0xffff82d040200000 T b\n", "unknown"),
+        ("x.map", b"ffff82d0 T a\nffff82d0 T B\n", b"ffff82d0 T B\nffff82d0 T a\n", "folder-order"),
         ("usr/share/man/man1/xl.1", b'.TH XL "2026-11-24"\n', b'.TH XL "2027-12-29"\n', "man-date"),
         ("x", b"\0\1\2\3", b"\3\1\2\0\7", "unknown"),
     ],

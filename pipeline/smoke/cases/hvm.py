@@ -57,6 +57,9 @@ async def _boot(host: Host, name: str, disk: str, memory: int, marker: str) -> s
         log = await host.run(f"cat /var/log/xen/qemu-dm-{name}.log; xl dmesg | grep '(d[1-9]'")
         host.keep("hvm.log", log.output)
     await guest.gone(host)
+    # The marker's line may not have been whole before.
+    output = await host.succeed(f"cat {serial}")
+    host.keep("console.log", output)
     return output
 
 

@@ -138,14 +138,27 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
         return ExitStatus.HOST
     except Exception as e:
-        return _unforeseen(e)
+        return _interrupted(arguments) if came_of_interrupt(e) else _unforeseen(e)
     except KeyboardInterrupt:
-        # A second one must not end what is being said, or what waits for the last threads.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        again = shlex.join(["./inv", *arguments])
-        log.error("Interrupted.", hint=f"The same command goes on where this one stopped: {again}")
-        return INTERRUPTED
+        return _interrupted(arguments)
     return ExitStatus.FINE
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    # A second one must not end what is being said, or what waits for the last threads.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    again = shlex.join(["./inv", *arguments])
+    log.error("Interrupted.", hint=f"The same command goes on where this one stopped: {again}")
+    return INTERRUPTED
+
+
+def came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether a library tripped over its own cleaning up when Ctrl-C came."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def _unforeseen(error: Exception) -> int:

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from pipeline import pace
 
+# tqdm's own is made when it is first wanted; Ctrl-C in the middle of that leaves it without any.
+tqdm.set_lock(threading.RLock())
 _indent = threading.local()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 
-from pipeline.cli import asks_about, spell_out
+from pipeline.cli import asks_about, came_of_interrupt, spell_out
 from tests import checkouts
 from tests.checkouts import Checkout
 
@@ -171,3 +171,18 @@ def test_the_list_holds_every_command_that_is_tested_here(checkout: Checkout) ->
     listed = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
     assert sorted(listed) == sorted(COMMAND_NAMES)
     assert "More" not in text.splitlines(), "a command without a group: see pipeline/overview.py"
+
+
+def test_a_library_that_trips_over_an_interrupt_is_no_mistake_of_ours() -> None:
+    """If this fails, Ctrl-C at a bad moment is told as a fault of the pipeline, with status 3."""
+
+    def write() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("no attribute '_lock'")
+
+    with pytest.raises(AttributeError) as tripped:
+        write()
+    assert came_of_interrupt(tripped.value)
+    assert not came_of_interrupt(AttributeError("another"))

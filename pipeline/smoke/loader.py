@@ -84,8 +84,11 @@ CODE: tuple[tuple[str, str], ...] = (
 def linux_cd(image: bytes, ramdisk: bytes, options: str) -> bytes:
     """Return a CD that boots a bzImage with a ramdisk and a command line of 143 characters at the most.
 
-    Raises KernelImageError for what is no bzImage, or too large to lie below 16 MiB with its ramdisk.
+    Raises KernelImageError for a longer one, for what is no bzImage, and for one that is too large to lie
+    below 16 MiB with its ramdisk.
     """
+    if len(options.encode()) >= _SIZE - _OPTIONS:
+        raise KernelImageError(f"The boot image has no room for a command line of {len(options)} characters.")
     if len(image) < 0x250 or image[0x202:0x206] != b"HdrS":
         raise KernelImageError("The kernel image has no boot header: it is not a bzImage.")
     setup_size = ((image[0x1F1] or 4) + 1) * 512

@@ -49,3 +49,11 @@ def test_what_cannot_be_booted_is_refused(image: bytes, ramdisk: bytes, message:
     """If this fails, a kernel that does not fit hangs in the guest, and the package is blamed."""
     with pytest.raises(KernelImageError, match=message):
         loader.linux_cd(image, ramdisk, "")
+
+
+def test_a_command_line_that_is_too_long_is_refused() -> None:
+    """If this fails, the kernel gets half of its options, or the loader is overwritten."""
+    kernel = (bytes(0x202) + b"HdrS").ljust(1 << 20, b"\0")
+    assert b"x" * 143 + b"\0" in loader.linux_cd(kernel, b"", "x" * 143)
+    with pytest.raises(KernelImageError, match="no room for a command line of 144"):
+        loader.linux_cd(kernel, b"", "x" * 144)

@@ -41,7 +41,6 @@ def run(
     input: bytes | None = None,
     stdin: BinaryIO | None = None,
     on_line: Callable[[str], None] | None = None,
-    carriage_returns: bool = False,
     timeout: float | None = None,
     expect: Sequence[int] | None = (0,),
     merge_stderr: bool = True,
@@ -50,10 +49,9 @@ def run(
     """Run a program to its end and return how it ended.
 
     ``env`` replaces the environment. ``stdin`` is a file for the program to read, from its place on.
-    ``on_line`` gets each line of output as it comes; with ``carriage_returns`` these end lines too, as in
-    displays of progress. ``timeout`` is in seconds. ``expect`` lists the exit statuses that are not errors;
-    None accepts any. However this function is left (Ctrl-C and a kill of this process included), no process
-    of the program's group stays behind.
+    ``on_line`` gets each line of output as it comes. ``timeout`` is in seconds. ``expect`` lists the exit
+    statuses that are not errors; None accepts any. However this function is left (Ctrl-C and a kill of this
+    process included), no process of the program's group stays behind.
 
     Raises ToolMissingError, CommandError or TimeLimitError.
     """
@@ -80,7 +78,7 @@ def run(
         if on_line is None:
             output = _collect(process, args, input, timeout)
         else:
-            output = _stream(process, args, on_line, timeout, None if carriage_returns else "\n")
+            output = _stream(process, args, on_line, timeout)
     status = process.returncode
     if expect is not None and status not in expect:
         raise CommandError(
@@ -92,17 +90,21 @@ def run(
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str], output: Path
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    output: Path,
+    stdin: BinaryIO | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Have a program run in the background; it is asked to end, and after ten seconds made to.
 
-    All that it says goes to the end of the file ``output``.
+    All that it says goes to the end of the file ``output``. ``stdin`` is as in `run`.
     """
     with output.open("ab") as file:
         process = subprocess.Popen(
             [os.fspath(arg) for arg in argv],
             env=dict(env),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             stdout=file,
             stderr=file,
             start_new_session=True,
@@ -154,7 +156,6 @@ def _stream(
     args: list[str],
     on_line: Callable[[str], None],
     timeout: float | None,
-    newline: str | None,
 ) -> str:
     assert process.stdout is not None
     expired = threading.Event()
@@ -169,7 +170,7 @@ def _stream(
         watchdog.start()
     last: deque[str] = deque(maxlen=TAIL_LINES)
     try:
-        for raw in io.TextIOWrapper(process.stdout, errors="replace", encoding="utf-8", newline=newline):
+        for raw in io.TextIOWrapper(process.stdout, errors="replace", encoding="utf-8", newline="\n"):
             line = raw.rstrip("\n")
             last.append(line)
             on_line(line)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shlex
-import threading
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from pipeline.errors import CommandError, HostError, TimeLimitError, UsageError
+from pipeline.errors import HostError, TimeLimitError, UsageError
 from pipeline.run import Result, describe_status, run, running
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15")
@@ -23,7 +26,11 @@ SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAli
 _HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.@-]*@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _SSH_FAILED = 255
 _IDLE = 60
-"""Seconds without a byte after which a connection counts as broken."""
+"""Seconds without a byte after which a machine gives up the hash of a file that it waits for."""
+_STALLED = 300
+"""Seconds without a byte after which a connection counts as broken, though its keep-alives are answered."""
+_BEAT = 0.2
+"""Seconds between two looks at how far a file has come."""
 _LOOKS = 20
 """How often a second the machine looks whether a file that it hashes has grown."""
 
@@ -33,7 +40,7 @@ folder=$HOME/$1; shift
 if [ -d "$folder" ]; then echo 'finished yes'; fi
 echo "machine $(uname -m)"
 echo "uid $(id -u)"
-for tool in pacman rsync sha256sum; do command -v $tool > /dev/null && echo "tool $tool"; done
+for tool in pacman sha256sum dd; do command -v $tool > /dev/null && echo "tool $tool"; done
 for disk in "$folder.part" "${folder%/*}" "$HOME"; do [ ! -d "$disk" ] || break; done
 df -Pk "$disk" | { read -r _; read -r _ _ _ free _; echo "free $free"; }
 for name; do
@@ -42,8 +49,12 @@ for name; do
   echo "size $name" $size
 done
 """
-_MAKE = 'mkdir -p -- "$HOME/$1.part"'
-_APPEND = f'{_MAKE} && cat >> "$HOME/$1.part/$2"'
+_MAKE = 'umask 022; mkdir -p -- "$HOME/$1.part"'
+# dd writes at a place of its own: what was left of a connection that broke may still be writing, and then
+# writes the same bytes to the same places.
+_WRITE = (
+    f'{_MAKE} && exec dd of="$HOME/$1.part/$2" oflag=seek_bytes seek="$3" conv=notrunc bs=128k status=none'
+)
 # Hashes files while they grow, so that nothing is left to be read when the last byte has come. What was
 # started for a connection that broke goes away by itself after a minute in which nothing has come. openssl
 # uses the processor's own instructions, which not every sha256sum does.
@@ -55,9 +66,11 @@ while [ $# -gt 0 ]; do
   name=$1 size=$2 before=0 idle=0; shift 2
   : >> "$name"
   sum=$(while there=$(wc -c < "$name"); cat; [ "$there" -lt "$size" ]; do
-    if [ "$there" -gt "$before" ]; then before=$there idle=0; fi
-    idle=$((idle + 1)); [ $idle -lt {_IDLE * _LOOKS} ] || exit 1
-    sleep {1 / _LOOKS}
+    # The last bytes come with the next look, it seems: nobody should wait for the whole of a pause then.
+    pause={1 / _LOOKS}; [ $((size - there)) -ge $((there - before)) ] || pause={0.2 / _LOOKS}
+    if [ "$there" -gt "$before" ]; then idle=0; fi
+    before=$there idle=$((idle + 1)); [ $idle -lt {_IDLE * _LOOKS} ] || exit 1
+    sleep $pause
   done < "$name" | sha256)
   echo "sum $name ${{sum%% *}}"
 done
@@ -158,47 +171,20 @@ class Remote:
         """Run a shell script there, whatever its status; raises BrokenError."""
         return self._shell(script, *arguments, expect=None, on_line=on_line)
 
-    def rsync(self, paths: Sequence[Path], on_bytes: Callable[[int], object]) -> None:
-        """Send files by rsync, each on from the byte where it stopped; raises BrokenError and HostError.
+    def write(self, path: Path, offset: int, on_bytes: Callable[[int], object]) -> None:
+        """Send a file's bytes from an offset on; raises BrokenError and HostError.
 
-        ``on_bytes`` hears how many bytes are through by now.
+        ``on_bytes`` hears now and then how many of them are on their way.
         """
-
-        def on_line(line: str) -> None:
-            # "  1,234,567  45%  1.20MB/s  0:00:10": rsync(1), --info=progress2
-            if match := re.match(r"\s*([\d,]+)\s+\d+%", line):
-                on_bytes(int(match[1].replace(",", "")))
-
-        # --append does not read again what is there already, on either side: sha256sum does so at the end.
-        options = ("--append", "--times", "--chmod=F644", f"--timeout={_IDLE}", "--info=progress2")
-        target = f"{self.host}:{self.folder}.part/"
-        command = ["rsync", *options, "--no-inc-recursive", "--outbuf=N", "--rsh", shlex.join(self._ssh)]
-        command += ["--rsync-path", f"mkdir -p {self.folder}.part && rsync", "--"]
-        try:
-            run([*command, *paths, target], env=_environment(), on_line=on_line, carriage_returns=True)
-        except CommandError as e:
-            raise self._explained("rsync", e) from e
-
-    def append(self, path: Path, offset: int, on_bytes: Callable[[int], object]) -> None:
-        """Send a file's bytes from an offset on through ssh alone; raises BrokenError and HostError."""
+        output = self.control.with_suffix(".said")
+        output.unlink(missing_ok=True)
+        command = self._command(_WRITE, self.folder, path.name, str(offset))
         with path.open("rb") as file:
             os.lseek(file.fileno(), offset, os.SEEK_SET)
-            ended = threading.Event()
-
-            def watch() -> None:
-                while not ended.wait(0.2):
-                    # ssh reads by the same open file, so its place in it is how far it has come.
-                    on_bytes(os.lseek(file.fileno(), 0, os.SEEK_CUR) - offset)
-
-            watcher = threading.Thread(target=watch, daemon=True)
-            watcher.start()
-            try:
-                run(self._command(_APPEND, self.folder, path.name), env=_environment(), stdin=file)
-            except CommandError as e:
-                raise self._explained("ssh", e) from e
-            finally:
-                ended.set()
-                watcher.join()
+            with running(command, env=_environment(), output=output, stdin=file) as process:
+                for place in self._places(process, file):
+                    on_bytes(place - offset)
+            self._ended(process.returncode, output)
 
     def _command(self, script: str, *arguments: str) -> list[str]:
         # The user's shell there may be any: it only has to start sh.
@@ -231,11 +217,30 @@ class Remote:
             raise HostError(f"{self.host} refused: {said or describe_status(result.status)}")
         return result
 
-    def _explained(self, program: str, error: CommandError) -> HostError:
-        said = " ".join((error.hint or "").partition("\n")[2].split())[-500:]
+    def _places(self, process: subprocess.Popen[bytes], file: BinaryIO) -> Iterator[int]:
+        """Give now and then the place that a program has come to in its input, until it ends."""
+        ended = os.pidfd_open(process.pid)
+        try:
+            last, moved = -1, time.monotonic()
+            # Popen.wait with a limit looks every 50 ms only.
+            while not select.select([ended], [], [], _BEAT)[0]:
+                # The program reads by the same open file.
+                place = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+                if place != last:
+                    last, moved = place, time.monotonic()
+                elif time.monotonic() - moved > _STALLED:
+                    raise BrokenError(f"{self.host} has taken nothing for {_STALLED} s.")
+                yield place
+        finally:
+            os.close(ended)
+        process.wait()
+
+    def _ended(self, status: int, output: Path) -> None:
+        said = " ".join(output.read_text(errors="replace").split())[-500:]
         if "No space left on device" in said:
-            return HostError(f"{self.host} has no space left on its disk.")
-        return BrokenError(f"{self.host}: {program} failed: {said or error.message}")
+            raise HostError(f"{self.host} has no space left on its disk.")
+        if status != 0:
+            raise BrokenError(f"{self.host}: ssh failed: {said or describe_status(status)}")
 
 
 def _environment() -> dict[str, str]:

@@ -231,7 +231,7 @@ def _fits(cargo: Cargo, probe: Probe) -> None:
         raise HostError(
             f"Its architecture is {probe.machine}, and the packages are for {cargo.architecture}."
         )
-    for tool in ("pacman", "sha256sum"):
+    for tool in ("pacman", "sha256sum", "dd"):
         if tool not in probe.tools:
             raise HostError(f"It has no {tool}.")
     missing = 0 if probe.finished else cargo.size - probe.sent
@@ -250,8 +250,6 @@ def _bring(
     first = probe
     if probe.sent:
         say(f"goes on after {log.size(probe.sent)}")
-    if "rsync" not in probe.tools:
-        say("has no rsync; ssh alone brings the files")
     while True:
         try:
             with remote.hashing(cargo.sizes) as hashes:
@@ -279,11 +277,9 @@ def _send_rest(cargo: Cargo, remote: Remote, probe: Probe, bar: Bar) -> None:
         bar.n = min(count, cargo.size)
         bar.refresh()
 
-    rest = {path: probe.sizes[n] for n, path in cargo.files.items() if probe.sizes[n] < path.stat().st_size}
-    if "rsync" in probe.tools and rest:
-        remote.rsync(list(rest), lambda count: on_total(probe.sent + count))
-    elif rest:
-        done = probe.sent
-        for path, offset in rest.items():
-            remote.append(path, offset, lambda count, done=done: on_total(done + count))  # type: ignore[misc]
-            done += path.stat().st_size - offset
+    done = probe.sent
+    for name, path in cargo.files.items():
+        offset, rest = probe.sizes[name], cargo.sizes[name] - probe.sizes[name]
+        if rest > 0:
+            remote.write(path, offset, lambda count, before=done: on_total(before + count))  # type: ignore[misc]
+            done += rest

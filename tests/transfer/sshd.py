@@ -20,6 +20,7 @@ TOOLS = [
     "df",
     "wc",
     "cat",
+    "dd",
     "mkdir",
     "mv",
     "rm",

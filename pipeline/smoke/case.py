@@ -23,7 +23,6 @@ boots it), those that start each from a snapshot, several at once, to runner.apa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -33,6 +32,7 @@ from pipeline.smoke.agent import Reply
 from pipeline.smoke.blame import file_named, program_of
 from pipeline.smoke.errors import CheckFailedError, HangError, PackageContentError
 from pipeline.smoke.machine import Machine, short
+from pipeline.smoke.series import series_of
 
 
 class Tier(StrEnum):
@@ -85,11 +85,10 @@ class Facts:
 
     @property
     def series(self) -> tuple[int, int]:
-        """The first two numbers of Xen's version, which may be 4.20.1 or 4.23-unstable."""
-        match = re.match(r"(\d+)\.(\d+)", self.xen_version)
-        if match is None:
+        """The first two numbers of Xen's version."""
+        if (found := series_of(self.xen_version)) is None:
             raise PackageContentError(f"{self.xen_version!r} is no version of Xen.")
-        return int(match[1]), int(match[2])
+        return found
 
 
 @dataclass

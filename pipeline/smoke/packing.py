@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
+
+from pipeline.smoke.series import series_of
 
 
 class Packing(StrEnum):
@@ -27,8 +28,8 @@ class Packing(StrEnum):
         """Whether a Xen of some version, such as ``4.2.5``, unpacks it; older formats than lz4 all do."""
         if self is Packing.UNKNOWN:
             return False
-        found = re.match(r"(\d+)\.(\d+)", xen_version)
-        return found is None or (int(found[1]), int(found[2])) >= _SINCE.get(self, (4, 1))
+        found = series_of(xen_version)
+        return found is None or found >= _SINCE.get(self, (4, 1))
 
 
 _MAGIC = {

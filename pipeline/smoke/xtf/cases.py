@@ -11,8 +11,9 @@ from pipeline.smoke.case import Case, Facts, Host, Tier, end
 from pipeline.smoke.cpio import File, Tree
 from pipeline.smoke.errors import BrokenCaseError, CheckFailedError, HangError, NotApplicableError
 from pipeline.smoke.plan import GOODS
+from pipeline.smoke.series import series_of
 from pipeline.smoke.xtf.catalog import Catalog, Instance
-from pipeline.smoke.xtf.expectations import Circumstances, Expectation, Expectations, version_numbers
+from pipeline.smoke.xtf.expectations import Circumstances, Expectation, Expectations
 from pipeline.smoke.xtf.outcome import MARK, Outcome, capabilities, interpret, result_line
 
 FOLDER = "xtf"
@@ -105,7 +106,7 @@ class Framework:
 
 def circumstances(facts: Facts) -> Circumstances:
     """What of a host expectations depend on."""
-    return Circumstances(facts.series, version_numbers(facts.qemu_version), facts.accelerator.kind)
+    return Circumstances(facts.series, series_of(facts.qemu_version) or (), facts.accelerator.kind)
 
 
 def files_of(catalog: Catalog, instance: Instance) -> Tree:

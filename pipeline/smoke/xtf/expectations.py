@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,9 +103,3 @@ class Expectations:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in version.split("."))
-
-
-def version_numbers(text: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version, as in "QEMU emulator version 7.2.22 (Debian ...)"."""
-    match = re.search(r"(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else ()

@@ -15,7 +15,6 @@ from pipeline.smoke.xtf.expectations import (
     Circumstances,
     Expectation,
     Expectations,
-    version_numbers,
 )
 from pipeline.smoke.xtf.outcome import Outcome
 
@@ -132,12 +131,3 @@ def test_outcomes_are_judged() -> None:
     # Bad in another way than expected is no excuse.
     with pytest.raises(XtfFailureError, match="expects crash"):
         judge(Ended(Outcome.FAILURE, "the line"), entry(Outcome.CRASH))
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg)", (7, 2)), ("4.22-unstable", (4, 22)), ("", ())],
-)
-def test_versions(text: str, numbers: tuple[int, ...]) -> None:
-    """If this fails, entries hold for the wrong versions."""
-    assert version_numbers(text) == numbers

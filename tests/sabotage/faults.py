@@ -208,34 +208,34 @@ def _garbage(path: Path) -> None:
 
 
 def _small_disk(where: str, kib: int) -> Plant:
-    """The folder lies on a file system of that many KiB, as full as it is then."""
+    """The folder lies on a file system that has that many KiB left."""
 
     @contextlib.contextmanager
     def plant(ground: Ground, server: Server) -> Iterator[Circumstance]:
         folder = {"store": ground.store, "artifacts": ground.artifacts}[where]
-        aside = folder.with_name(f"{folder.name} aside")
+        aside, back = (folder.with_name(f"{folder.name} {word}") for word in ("aside", "back"))
         folder.rename(aside)
         folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", folder], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "none", folder], check=True)
         try:
             # The image's tar is too large to be copied; nothing writes to it.
             _copy_small(aside, folder)
+            used = shutil.disk_usage(folder).used >> 10
+            subprocess.run(["mount", "-o", f"remount,size={used + kib}k", folder], check=True)
             yield Circumstance()
-            subprocess.run(["mount", "-o", "remount,size=1g", folder], check=True)
-            yield_back = folder.with_name(f"{folder.name} back")
-            shutil.copytree(folder, yield_back, symlinks=True)
+            shutil.copytree(folder, back, symlinks=True)
         finally:
             subprocess.run(["umount", "-l", folder], check=True)
         # What the full disk was left with, on a larger one.
-        for path in yield_back.rglob("*"):
-            target = aside / path.relative_to(yield_back)
+        for path in back.rglob("*"):
+            target = aside / path.relative_to(back)
             if path.is_file() and not path.is_symlink():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.unlink(missing_ok=True)
                 shutil.copy2(path, target)
         folder.rmdir()
         aside.rename(folder)
-        shutil.rmtree(yield_back)
+        shutil.rmtree(back)
 
     return plant
 
@@ -411,7 +411,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *(
         Fault(
-            f"the store's disk has {kib} KiB",
+            f"the store's disk has {kib} KiB left",
             _small_disk("store", kib),
             ("build", "check"),
             -1,
@@ -419,10 +419,18 @@ FAULTS: tuple[Fault, ...] = (
             True,
             True,
         )
-        for kib in (200, 260, 330, 400, 600, 700, 800, 1000, 1300, 1700, 2500)
+        for kib in (20, 60, 120, 200, 260, 330, 400, 600, 800, 1300, 2500)
     ),
     *(
-        Fault(f"the artifacts' disk has {kib} KiB", _small_disk("artifacts", kib), WRITES, -1, "", True, True)
+        Fault(
+            f"the artifacts' disk has {kib} KiB left",
+            _small_disk("artifacts", kib),
+            WRITES,
+            -1,
+            "",
+            True,
+            True,
+        )
         for kib in (8, 16, 24, 32, 48, 64, 100, 200)
     ),
     Fault("the store is read-only", _read_only("store"), ("fetch", "build"), 3, "Read-only", root_only=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import locale
 import os
 import shlex
 import shutil
@@ -102,9 +103,21 @@ def _complete(program: Program, words: Sequence[str]) -> int:
     return ExitStatus.FINE
 
 
+def _speak_utf8() -> None:
+    """Have C libraries take file names as Python does, whatever the locale.
+
+    One that this host does not have leaves them with ASCII; libarchive then opens nothing below a folder
+    whose name has other letters.
+    """
+    if locale.nl_langinfo(locale.CODESET) != "UTF-8":
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+
+
 def main(project: Path, arguments: Sequence[str]) -> int:
     """Run the commands of ``project``'s tasks.py and return the exit status."""
     program = _Program(name="inv", binary="inv", version="0.1.0", config_class=_ProjectConfig)
+    _speak_utf8()
     try:
         program.create_config()
         completing = arguments[:2] == ["--complete", "--"]

@@ -27,6 +27,14 @@ def test_every_target_has_inputs_and_every_input_a_target() -> None:
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
+def test_what_mutations_begin_with_is_understood(target: str) -> None:
+    """Neighbours of what is refused at its first line say nothing about all that comes after it."""
+    found = TARGETS[target]((CORPUS / target / "first").read_bytes())
+    assert found is not None
+    assert found is not False
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
 def test_no_bytes_are_too_strange(target: str) -> None:
     """A file from another machine that ends in a traceback, a hang, or a full memory."""
     chance, known = random.Random(target), inputs(target)

@@ -17,7 +17,8 @@ from pipeline import build as builds
 from pipeline import files, release
 from pipeline import recipe as recipes
 from pipeline import seal as seals
-from pipeline.build import Build, Builder, Plan
+from pipeline.build import Build
+from pipeline.builder import Builder, Plan
 from pipeline.ccache import Ccache
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import log, release
-from pipeline.build import Build, Builder
+from pipeline.build import Build
+from pipeline.builder import Builder
 from pipeline.bundle.receive import Received
 from pipeline.errors import FailureError, IntegrityError, UsageError
 from pipeline.git.fetch import Place, adopt

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipeline import build as builds
 from pipeline import log, records
-from pipeline.build import Build, CompiledRecord
+from pipeline.build import Build
+from pipeline.builder import CompiledRecord
 from pipeline.scratch import scratch
 from pipeline.store import Store
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from pipeline import log, records
-from pipeline.build import Builder, BuildRecord
+from pipeline.build import BuildRecord
+from pipeline.builder import Builder
 from pipeline.engine.job import Circumstances
 from pipeline.errors import FailureError, PipelineError
 from pipeline.release import BranchLock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,23 @@ def test_each_planted_cause_is_named(checkout: Checkout, source: Small) -> None:
     alone = checkout.run("reproduce", "--vary", "host-name").failed(1).err
     assert "usr/share/small/host:" in alone
     assert "usr/share/small/home:" not in alone
+
+
+def test_a_second_build_that_fails_leaves_its_log_and_no_explanation_of_another(
+    checkout: Checkout, source: Small
+) -> None:
+    """Or a night would name the causes of an earlier rebuild for a compile that broke."""
+    tomorrow = int(time.time()) + 86400
+    # The second build's clock is months ahead.
+    dataclasses.replace(source, build=f"[ $(date +%s) -lt {tomorrow} ]").write(checkout.root)
+    checkout.run("build").fine()
+    results = checkout.latest / "reproduce"
+    results.mkdir()
+    (results / "explanation.txt").write_text("of another rebuild\n")
+    said = checkout.run("reproduce").failed(1).err
+    assert "The second build failed, though the first did not." in said
+    (log,) = results.iterdir()
+    assert log.name.endswith("compile.log")
 
 
 def test_the_umask_is_named_where_the_build_does_not_set_it(checkout: Checkout) -> None:

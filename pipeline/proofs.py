@@ -18,6 +18,7 @@ from pipeline.build import Build
 from pipeline.check.checker import Checker
 from pipeline.errors import UsageError
 from pipeline.evidence import Evidence, Kind, Outcome, ProofFailedError, UnprovenError
+from pipeline.smoke.choice import SOME_ON_HOST
 from pipeline.steps import Steps
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Proofs:
         if not name:
             raise UsageError(f"Image {self.steps.release.image} names no host to install on (at dom0).")
         if cases:
-            return boot.host(self.steps, packages, name, results / "host-some", command, cases, terminal)
+            return boot.host(self.steps, packages, name, results / SOME_ON_HOST, command, cases, terminal)
         code = Path(__file__).parent / "smoke"
         key = _key(packages, self.steps.release.xen_version, self.steps.named_image(name).id, code)
         kept = results / "host" / "passed"

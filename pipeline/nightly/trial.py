@@ -24,11 +24,12 @@ from pipeline.nightly.prune import forget
 from pipeline.release import BranchLock
 from pipeline.settings import Settings
 from pipeline.smoke import results as smoke
-from pipeline.smoke.choice import FAST, FULL, SOME, Choice
+from pipeline.smoke.choice import FAST, FULL, SOME, SOME_ON_HOST, Choice
 
 BUILD = "build"
 _WORK = "work"
-_BOOTS = (Kind.SMOKE, HOST)
+_BOOTS = {Kind.SMOKE: SOME, HOST: SOME_ON_HOST}
+"""The steps that boot, and the folders that they leave the results of one case in."""
 
 
 class Verdict(StrEnum):
@@ -122,14 +123,15 @@ class Court:
         words = [*steps.words(self.question.step, self.release)]
         if self.question.step == Kind.SMOKE:
             words += ["--over", str(self.over)] if self.over else []
-            words += ["--case", self.question.case] if self.question.case else []
+        if self.question.step in _BOOTS and self.question.case:
+            words += ["--case", self.question.case]
         said, log = self._run(commands, self.question.step, words, lock)
         return self._read(commands.folder, built, said, log)
 
     def _read(self, folder: Path, built: Build, said: Said, log: str) -> tuple[Verdict, str, str]:
         """Take the step's own results into the folder, and the answer from there."""
         step = self.question.step
-        results = built.folder / (SOME if step == Kind.SMOKE and self.question.case else step)
+        results = built.folder / (_BOOTS.get(step, step) if self.question.case else step)
         if step in _BOOTS and results.is_dir():
             shutil.copytree(results, folder / step, dirs_exist_ok=True)
             log = _log_of(folder, step, self.question.case) or log

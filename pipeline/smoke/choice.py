@@ -13,7 +13,7 @@ from pipeline.smoke.suite import fast
 from pipeline.smoke.xtf.suite import xtf
 
 FAST, FULL, XTF = "fast", "full", "xtf"
-SOME = "smoke-some"
+SOME, SOME_ON_HOST = "smoke-some", "host-some"
 """The folder for results of some cases of the fast tier."""
 
 

@@ -92,7 +92,7 @@ def main() -> int:
         boot(newest / ("smoke-some" if "--case" in sys.argv else step), "xl-list", panics=how == "red")
     if "--suite" in sys.argv:
         how = how or fault(folder, "host") or broken(folder, "host", lock["commit"])
-        boot(newest / "host", "grub-xl-list", panics=how == "red")
+        boot(newest / ("host-some" if "--case" in sys.argv else "host"), "grub-xl-list", panics=how == "red")
     if step == "reproduce" and how == "red":
         (newest / step).mkdir(exist_ok=True)
         explained = ("varied: clock", "", "x.pkg.tar.xz: boot/xen.gz//: Xen's banner (xen-banner).", "x: y.")

@@ -70,6 +70,11 @@ def test_the_commit_that_breaks_a_check_is_found(site: Site, commits: list[str],
     assert found.culprit.commit == commits[40]
     assert (found.folder / found.bad.log).is_file()
     assert len(found.search.trials) <= MOST
+    step, _, case = check.partition(":")
+    boots = [words for words in said(site) if words.startswith("smoke ")]
+    # The whole tier would take minutes a commit.
+    assert all(f"--case {case}" in words for words in boots)
+    assert bool(boots) == (step in ("smoke", "host"))
 
 
 def test_commits_that_do_not_build_are_skipped(site: Site, commits: list[str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import time
 import shutil
+import time
 from pathlib import Path
 
 import pytest

@@ -23,6 +23,13 @@ _EXECUTABLE = 0x1
 """PF_X."""
 
 
+DAMAGE: tuple[type[Exception], ...] = (
+    *(ELFError, ValueError, KeyError, AttributeError, TypeError, OverflowError, IndexError),
+    *(struct.error, UnicodeError, MemoryError, RecursionError, AssertionError),
+)
+"""What pyelftools raises of a damaged file: it lets through whatever its parsers stumble over."""
+
+
 class DamagedElfError(FailureError):
     """A file begins as an ELF file does, and is none."""
 
@@ -64,11 +71,7 @@ def read(path: str, data: bytes) -> Elf | None:
         return None
     try:
         return _read(ELFFile(io.BytesIO(data)), b"\0__stack_chk_fail\0" in data)
-    # pyelftools lets through whatever its parsers stumble over in a damaged file.
-    except (
-        *(ELFError, ValueError, KeyError, AttributeError, TypeError, OverflowError, IndexError),
-        *(struct.error, UnicodeError, MemoryError, RecursionError, AssertionError),
-    ) as e:
+    except DAMAGE as e:
         raise DamagedElfError(f"/{path} is a damaged ELF file: {e}.") from e
 
 

@@ -6,12 +6,12 @@ import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
 from pipeline import package as packages
 from pipeline.bundle.manifest import Requirements
+from pipeline.elf import DAMAGE
 
 # The first pacman that knows what our packages hold (.MTREE), and the first that reads zstd (pacman's NEWS).
 _PACMAN, _PACMAN_ZSTD = "4.1", "5.2"
@@ -53,5 +53,5 @@ def _glibc(content: bytes | None) -> Iterator[str]:
                 for _, versions in section.iter_versions():
                     names = (version.name for version in versions)
                     yield from (n.removeprefix("GLIBC_") for n in names if n.startswith("GLIBC_2."))
-    except (ELFError, ValueError, KeyError, AttributeError, UnicodeDecodeError):
+    except DAMAGE:
         return  # `check` names files that are no proper ELF

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import libarchive
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from pipeline.elf import DAMAGE
 from pipeline.smoke import deb
 from pipeline.smoke.errors import KernelImageError
 from pipeline.smoke.packing import Packing
@@ -137,7 +137,7 @@ def module_dependencies(module: bytes) -> list[str]:
     try:
         section = ELFFile(io.BytesIO(module)).get_section_by_name(".modinfo")
         data = section.data() if section is not None else b""
-    except (ELFError, ValueError, KeyError, struct.error) as e:
+    except DAMAGE as e:
         raise KernelImageError(f"A kernel module is damaged: {e}.") from e
     for field in data.split(b"\0"):
         if field.startswith(b"depends="):

@@ -104,7 +104,7 @@ def _arch_lock() -> lock.ArchLock:
 
 def _compiled(folder: Path) -> None:
     """A shared library and a kernel module, as small as compilers make them."""
-    (folder / "library.c").write_text("int one(void) { return 1; }\n")
+    (folder / "library.c").write_text('int puts(const char *);\nint one(void) { return puts("one"); }\n')
     (folder / "module.c").write_text(
         'const char info[] __attribute__((section(".modinfo"), used)) = "depends=a,b\\0license=GPL";\n'
     )
@@ -116,7 +116,8 @@ def _compiled(folder: Path) -> None:
         [*small, "-shared", "-nostartfiles", "-s", link, "library.c", "-o", "library"], cwd=folder, check=True
     )
     subprocess.run([*small, "-c", "module.c", "-o", "module"], cwd=folder, check=True)
-    _write("elf", "first", (folder / "library").read_bytes())
+    for target in ("elf", "glibc"):
+        _write(target, "first", (folder / "library").read_bytes())
     _write("modules", "first", (folder / "module").read_bytes())
 
 

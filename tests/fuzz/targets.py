@@ -32,7 +32,7 @@ from pipeline import (
 )
 from pipeline.build import BuildRecord
 from pipeline.bundle import archive as bundles
-from pipeline.bundle import manifest
+from pipeline.bundle import manifest, requirements
 from pipeline.engine.guard import Told
 from pipeline.engine.job import NetworkAttemptError
 from pipeline.errors import PipelineError
@@ -205,6 +205,7 @@ TARGETS: Mapping[str, Target] = {
     "git-commit": _git(objects.parse_commit),
     "git-tree": _git(objects.parse_tree),
     "elf": lambda data: elf.read("x", data),
+    "glibc": lambda data: list(requirements._glibc(data)) or None,
     "bzimage": kernel.unpack_bzimage,
     "modules": kernel.module_dependencies,
     "apt": lambda data: mirrors.parse_apt_targets(data.decode(errors="replace")),

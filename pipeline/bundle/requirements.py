@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pipeline.elf import DAMAGE
 
 # The first pacman that knows what our packages hold (.MTREE), and the first that reads zstd (pacman's NEWS).
 _PACMAN, _PACMAN_ZSTD = "4.1", "5.2"
+
+_MOST = 1_000
+"""A damaged file may claim to need 2**32 versions, all of them at one place."""
 
 
 def architecture(paths: Iterable[Path]) -> str:
@@ -48,10 +52,15 @@ def _glibc(content: bytes | None) -> Iterator[str]:
     if content is None or not content.startswith(b"\x7fELF"):
         return
     try:
-        for section in ELFFile(io.BytesIO(content)).iter_sections():
-            if isinstance(section, GNUVerNeedSection):
-                for _, versions in section.iter_versions():
-                    names = (version.name for version in versions)
-                    yield from (n.removeprefix("GLIBC_") for n in names if n.startswith("GLIBC_2."))
+        names = list(itertools.islice(_versions(ELFFile(io.BytesIO(content))), _MOST))
     except DAMAGE:
         return  # `check` names files that are no proper ELF
+    yield from (name.removeprefix("GLIBC_") for name in names if name.startswith("GLIBC_2."))
+
+
+def _versions(file: ELFFile) -> Iterator[str]:
+    for section in file.iter_sections():
+        if isinstance(section, GNUVerNeedSection):
+            for library, versions in section.iter_versions():
+                yield str(library.name)
+                yield from (version.name for version in versions)

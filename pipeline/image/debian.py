@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -165,12 +167,8 @@ def assemble(
         "HOME": os.fspath(scratch),
         "SOURCE_DATE_EPOCH": str(source_date_epoch),
     }
-    # It works in a root file system with the host's /proc, /sys and /dev mounted: killed, it would leave
-    # these below /tmp. For other users than root it makes such a namespace itself.
-    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     lines: list[str] = []
     argv = [
-        *(own if os.geteuid() == 0 else ()),
         "mmdebstrap",
         "--variant=minbase",
         f"--architectures={definition.architecture}",
@@ -184,13 +182,34 @@ def assemble(
         f"deb [trusted=yes] copy://{quote(os.fspath(repository))} ./",
     ]
     try:
-        run(argv, env=env, cwd=scratch, on_line=lines.append)
+        with _apart(scratch) as prefix:
+            run([*prefix, *argv], env=env, cwd=scratch, on_line=lines.append)
     except CommandError as e:
         failures = [line for line in lines if line.startswith("E:")]
         raise HostError(
             "mmdebstrap could not assemble the image.", hint="\n".join(lines[-30:] + failures[:3])
         ) from e
     return tar
+
+
+@contextlib.contextmanager
+def _apart(scratch: Path) -> Iterator[list[str]]:
+    """Give the beginning of a command line that keeps in ``scratch`` what a killed mmdebstrap leaves.
+
+    It works in a folder of its own below /tmp, with the host's /proc, /sys and /dev mounted there. The mounts
+    go with a namespace, and the folder is bound there: apt's own user cannot look into every store.
+    For other users than root, mmdebstrap makes such a namespace itself.
+    """
+    if os.geteuid() != 0:
+        yield []
+        return
+    work = scratch / "mmdebstrap"
+    work.mkdir()
+    work.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="mmdebstrap-") as place:
+        bind = 'mount --bind "$1" "$TMPDIR" && shift && exec "$@"'
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+        yield [*unshare, "env", f"TMPDIR={place}", "sh", "-c", bind, "sh", os.fspath(work)]
 
 
 def _repository(

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,34 @@ def test_a_kill_leaves_nothing_in_the_way(tiny: Tiny, copy: Checkout) -> None:
         assert running_in(copy.store) == []
     assert tiny.image.id in copy.run("image", "tiny").fine().out
     assert list((copy.store / "scratch").iterdir()) == []
+
+
+def left_below_tmp() -> set[str]:
+    """What mmdebstrap has there: its mounts, and its folders with something in them."""
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    folders = [path for path in Path(tempfile.gettempdir()).glob("mmdebstrap*") if any(path.iterdir())]
+    return {line.split()[1] for line in mounts if "mmdebstrap" in line} | {str(path) for path in folders}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mmdebstrap keeps its own house for other users")
+def test_a_killed_mmdebstrap_leaves_nothing_below_tmp(tiny: Tiny, copy: Checkout) -> None:
+    """Some hundred MiB a kill, and the host's /proc and /dev mounted in them, where somebody runs rm -rf."""
+    before = left_below_tmp()
+    with copy.popen("image", "tiny") as process:
+        work = copy.store / "scratch"
+        deadline = time.monotonic() + 60
+        while not list(work.glob("*/**/mmdebstrap/*/usr")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()
+    time.sleep(0.5)
+    assert running_in(copy.store) == []
+    assert left_below_tmp() == before
+    assert tiny.image.id in copy.run("image", "tiny").fine().out
+    assert list(work.iterdir()) == []
+    assert left_below_tmp() == before
 
 
 def test_a_damaged_tar_is_made_again_and_ctrl_c_ends_all(tiny: Tiny, copy: Checkout) -> None:

@@ -61,6 +61,8 @@ def report(result: SmokeResult) -> str:
             ratios[case.start].append(done.cpu / (done.cpu + cold[case.start]))
             restores.append(done.begin)
     both = [*ratios[Start.HOST], *ratios[Start.GUEST]]
+    if not both:
+        return f"{result.verdict}: no case passed from a snapshot"
     whole = result.timings["machine"] + result.timings.get("guests", 0)
     return (
         f"{result.verdict}: boot and {len(both)} cases {whole:.1f} s; restored after"
@@ -72,6 +74,8 @@ def report(result: SmokeResult) -> str:
 
 
 def _spread(what: str, ratios: list[float]) -> str:
+    if not ratios:
+        return f"0 {what}"
     median = statistics.median(ratios)
     return f"{len(ratios)} {what} {median:.2f} (least {min(ratios):.2f}, most {max(ratios):.2f})"
 

@@ -104,12 +104,12 @@ def _complete(program: Program, words: Sequence[str]) -> int:
 
 
 def _speak_utf8() -> None:
-    """Have C libraries take file names as Python does, whatever the locale.
+    """Have C libraries take file names as Python does.
 
-    One that this host does not have leaves them with ASCII; libarchive then opens nothing below a folder
-    whose name has other letters.
+    A locale that this host does not have leaves them with ASCII, and Python with UTF-8; libarchive then opens
+    nothing below a folder whose name has other letters.
     """
-    if locale.nl_langinfo(locale.CODESET) != "UTF-8":
+    if sys.getfilesystemencoding() == "utf-8" and locale.nl_langinfo(locale.CODESET) != "UTF-8":
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 

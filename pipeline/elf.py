@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ _EXECUTABLE = 0x1
 
 DAMAGE: tuple[type[Exception], ...] = (
     *(ELFError, ValueError, KeyError, AttributeError, TypeError, OverflowError, IndexError),
-    *(struct.error, UnicodeError, MemoryError, RecursionError, AssertionError),
+    *(struct.error, zlib.error, UnicodeError, MemoryError, RecursionError, AssertionError),
 )
 """What pyelftools raises of a damaged file: it lets through whatever its parsers stumble over."""
 

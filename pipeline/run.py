@@ -39,7 +39,6 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     input: bytes | None = None,
-    stdin: BinaryIO | None = None,
     on_line: Callable[[str], None] | None = None,
     timeout: float | None = None,
     expect: Sequence[int] | None = (0,),
@@ -48,10 +47,9 @@ def run(
 ) -> Result:
     """Run a program to its end and return how it ended.
 
-    ``env`` replaces the environment. ``stdin`` is a file for the program to read, from its place on.
-    ``on_line`` gets each line of output as it comes. ``timeout`` is in seconds. ``expect`` lists the exit
-    statuses that are not errors; None accepts any. However this function is left (Ctrl-C and a kill of this
-    process included), no process of the program's group stays behind.
+    ``env`` replaces the environment. ``on_line`` gets each line of output as it comes. ``timeout`` is in
+    seconds. ``expect`` lists the exit statuses that are not errors; None accepts any. However this function
+    is left (Ctrl-C and a kill of this process included), no process of the program's group stays behind.
 
     Raises ToolMissingError, CommandError or TimeLimitError.
     """
@@ -61,7 +59,7 @@ def run(
             args,
             cwd=cwd,
             env=None if env is None else dict(env),
-            stdin=stdin or (subprocess.DEVNULL if input is None else subprocess.PIPE),
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
             start_new_session=True,
@@ -98,7 +96,8 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Have a program run in the background; it is asked to end, and after ten seconds made to.
 
-    All that it says goes to the end of the file ``output``. ``stdin`` is as in `run`.
+    All that it says goes to the end of the file ``output``. ``stdin`` is a file for it
+    to read, from its place on.
     """
     with output.open("ab") as file:
         process = subprocess.Popen(

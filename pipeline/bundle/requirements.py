@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.elf import DAMAGE
 # The first pacman that knows what our packages hold (.MTREE), and the first that reads zstd (pacman's NEWS).
 _PACMAN, _PACMAN_ZSTD = "4.1", "5.2"
 
+_GLIBC = re.compile(r"GLIBC_(2(?:\.[0-9]{1,9})+)")
 _MOST = 1_000
 """A damaged file may claim to need 2**32 versions, all of them at one place."""
 
@@ -44,7 +46,7 @@ def read(paths: Iterable[Path]) -> Requirements:
 
 def order(version: str) -> tuple[int, ...]:
     """Make numbers of a version such as 2.34, so that versions can be compared."""
-    return tuple(int(number) for number in version.split(".") if number.isdigit())
+    return tuple(int(number) for number in version.split("."))
 
 
 def _glibc(content: bytes | None) -> Iterator[str]:
@@ -55,7 +57,7 @@ def _glibc(content: bytes | None) -> Iterator[str]:
         names = list(itertools.islice(_versions(ELFFile(io.BytesIO(content))), _MOST))
     except DAMAGE:
         return  # `check` names files that are no proper ELF
-    yield from (name.removeprefix("GLIBC_") for name in names if name.startswith("GLIBC_2."))
+    yield from (match[1] for name in names if (match := _GLIBC.fullmatch(name)))
 
 
 def _versions(file: ELFFile) -> Iterator[str]:

@@ -197,7 +197,8 @@ def _apart(scratch: Path) -> Iterator[list[str]]:
     """Give the beginning of a command line that keeps in ``scratch`` what a killed mmdebstrap leaves.
 
     It works in a folder of its own below /tmp, with the host's /proc, /sys and /dev mounted there. The mounts
-    go with a namespace, and the folder is bound there: apt's own user cannot look into every store.
+    go with a namespace, and the folder is bound there: apt's own user, without which the bytes are others,
+    cannot look into every store, nor into every TMPDIR. A kill leaves an empty folder there.
     For other users than root, mmdebstrap makes such a namespace itself.
     """
     if os.geteuid() != 0:
@@ -206,7 +207,7 @@ def _apart(scratch: Path) -> Iterator[list[str]]:
     work = scratch / "mmdebstrap"
     work.mkdir()
     work.chmod(0o755)
-    with tempfile.TemporaryDirectory(prefix="mmdebstrap-") as place:
+    with tempfile.TemporaryDirectory(prefix="mmdebstrap-", dir="/tmp") as place:
         bind = 'mount --bind "$1" "$TMPDIR" && shift && exec "$@"'
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
         yield [*unshare, "env", f"TMPDIR={place}", "sh", "-c", bind, "sh", os.fspath(work)]

@@ -14,7 +14,7 @@ from pipeline.smoke.xtf.suite import xtf
 
 FAST, FULL, XTF = "fast", "full", "xtf"
 SOME, SOME_ON_HOST = "smoke-some", "host-some"
-"""The folder for results of some cases of the fast tier."""
+"""The folders for results of some cases, of the fast tier and of the full one."""
 
 
 @dataclass(frozen=True)

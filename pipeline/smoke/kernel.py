@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import libarchive
+from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from pipeline.elf import DAMAGE
@@ -136,6 +137,8 @@ def module_dependencies(module: bytes) -> list[str]:
     """Return the names of the modules that a module needs, from its ``.modinfo`` section."""
     try:
         section = ELFFile(io.BytesIO(module)).get_section_by_name(".modinfo")
+        if section is not None and section.data_size > len(module):
+            raise ELFError("its section .modinfo is larger than itself")
         data = section.data() if section is not None else b""
     except DAMAGE as e:
         raise KernelImageError(f"A kernel module is damaged: {e}.") from e

@@ -49,7 +49,7 @@ for name; do
   echo "size $name" $size
 done
 """
-_MAKE = 'umask 022; mkdir -p -- "$HOME/$1.part"'
+_MAKE = 'export LC_ALL=C; umask 022; mkdir -p -- "$HOME/$1.part"'
 # dd writes at a place of its own: what was left of a connection that broke may still be writing, and then
 # writes the same bytes to the same places.
 _WRITE = (
@@ -72,6 +72,8 @@ while [ $# -gt 0 ]; do
     before=$there idle=$((idle + 1)); [ $idle -lt {_IDLE * _LOOKS} ] || exit 1
     sleep $pause
   done < "$name" | sha256)
+  # Given up, it is the hash of a part.
+  [ "$(wc -c < "$name")" -ge "$size" ] || exit 1
   echo "sum $name ${{sum%% *}}"
 done
 """
@@ -237,10 +239,12 @@ class Remote:
 
     def _ended(self, status: int, output: Path) -> None:
         said = " ".join(output.read_text(errors="replace").split())[-500:]
-        if "No space left on device" in said:
+        if status == _SSH_FAILED or status < 0:
+            raise BrokenError(f"{self.host}: ssh failed: {said or describe_status(status)}")
+        if "No space left on device" in said or "quota exceeded" in said:
             raise HostError(f"{self.host} has no space left on its disk.")
         if status != 0:
-            raise BrokenError(f"{self.host}: ssh failed: {said or describe_status(status)}")
+            raise HostError(f"{self.host} refused: {said or describe_status(status)}")
 
 
 def _environment() -> dict[str, str]:

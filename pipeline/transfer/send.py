@@ -254,8 +254,9 @@ def _bring(
         try:
             with remote.hashing(cargo.sizes) as hashes:
                 _send_rest(cargo, remote, probe, bar)
-                delivery.sent += cargo.size - first.sent
-                return hashes()
+                found = hashes()
+            delivery.sent += cargo.size - first.sent
+            return found
         except BrokenError as e:
             say(f"{e.message} Trying again.")
             time.sleep(_PAUSE)
@@ -278,8 +279,9 @@ def _send_rest(cargo: Cargo, remote: Remote, probe: Probe, bar: Bar) -> None:
         bar.refresh()
 
     done = probe.sent
-    for name, path in cargo.files.items():
-        offset, rest = probe.sizes[name], cargo.sizes[name] - probe.sizes[name]
+    # In the order in which they are hashed there.
+    for name, size in cargo.sizes.items():
+        offset, rest = probe.sizes[name], size - probe.sizes[name]
         if rest > 0:
-            remote.write(path, offset, lambda count, before=done: on_total(before + count))  # type: ignore[misc]
+            remote.write(cargo.files[name], offset, lambda count, before=done: on_total(before + count))  # type: ignore[misc]
             done += rest

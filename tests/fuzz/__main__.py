@@ -67,10 +67,12 @@ def fuzz(target: str, seconds: float) -> Outcome:
         edges = max([edges, *(int(n) for n in re.findall(r"cov: (\d+)", said))])
         if ended.returncode == 0:
             break
-        if not counts:
+        if "Test unit written to" not in said:
             sys.exit(f"{target} does not even start:\n{said[-2000:]}")
         findings += 1
         (crashes / f"{findings}.log").write_text(said[-20000:])
+        if not counts:
+            break  # An input that is kept already: it would come again at once.
     return Outcome(target, runs, edges, findings, time.monotonic() - start)
 
 

@@ -205,7 +205,7 @@ TARGETS: Mapping[str, Target] = {
     "git-commit": _git(objects.parse_commit),
     "git-tree": _git(objects.parse_tree),
     "elf": lambda data: elf.read("x", data),
-    "glibc": lambda data: list(requirements._glibc(data)) or None,
+    "glibc": lambda data: max(requirements._glibc(data), key=requirements.order, default=None),
     "bzimage": kernel.unpack_bzimage,
     "modules": kernel.module_dependencies,
     "apt": lambda data: mirrors.parse_apt_targets(data.decode(errors="replace")),

@@ -30,8 +30,8 @@ def test_every_target_has_inputs_and_every_input_a_target() -> None:
 def test_what_mutations_begin_with_is_understood(target: str) -> None:
     """Neighbours of what is refused at its first line say nothing about all that comes after it."""
     found = TARGETS[target]((CORPUS / target / "first").read_bytes())
-    assert found is not None
-    assert found is not False
+    # The seconds of a Retry-After that lies behind us.
+    assert found or (target, found) == ("retry-after", 0)
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import subprocess
@@ -83,6 +82,27 @@ def test_one_dead_host_does_not_stop_the_others(start: Start, tmp_path: Path) ->
     assert raised.value.status == 3
     assert "cannot be reached" in str(raised.value.hint)
     assert [target.sent() for target in alive] == [as_sent(paths)] * 2
+
+
+def test_what_the_machine_refuses_is_said_once(start: Start, tmp_path: Path) -> None:
+    """Five tries at a broken connection that is none would hide whose fault it is."""
+    target = start("dom0")
+    target.tool("dd", "echo 'dd: failed to open: Permission denied' >&2; exit 1")
+    with pytest.raises(SendError) as raised:
+        send(load(parcel(tmp_path), tmp_path), ["dom0"])
+    assert "dom0 refused: dd: failed to open: Permission denied" in str(raised.value.hint)
+
+
+def test_packages_go_in_the_order_in_which_they_are_hashed(start: Start, tmp_path: Path) -> None:
+    """The machine would give up the hash of a file that comes after all others, on a slow line."""
+    target = start("dom0")
+    target.tool("dd", f'echo "$1" >> {tmp_path}/order; exec /bin/dd "$@"')
+    paths = parcel(tmp_path)[::-1]
+    assert paths != sorted(paths)
+    send(load(paths, tmp_path), ["dom0"])
+    assert target.sent() == as_sent(paths)
+    order = [line.rpartition("/")[2] for line in (tmp_path / "order").read_text().splitlines()]
+    assert order == sorted(path.name for path in paths)
 
 
 def test_another_architecture_is_refused_before_anything_is_sent(start: Start, tmp_path: Path) -> None:
@@ -173,8 +193,12 @@ def test_hashing_for_a_sender_that_is_gone_ends(
     start("dom0")
     monkeypatch.setattr(remote, "_HASH", remote._HASH.replace(str(remote._IDLE * remote._LOOKS), "5"))
     machine = remote.Remote("dom0", "xen-packages/x", tmp_path / "ssh")
-    with machine.hashing({"never.sent": 1}) as hashes:
-        assert hashes() == {"never.sent": hashlib.sha256(b"").hexdigest()}
+    with (
+        machine.hashing({"never.sent": 1}) as hashes,
+        pytest.raises(remote.BrokenError, match="did not hash"),
+    ):
+        # Not with the hash of what is there: it would be taken for damage, and removed.
+        hashes()
     machine.close()
 
 

@@ -33,9 +33,7 @@ from invoke.vendor.yaml import YAMLError
 
 from pipeline import log, overview
 from pipeline.errors import ExitStatus, PipelineError
-
-OPTIONAL = ("release", "target", "name", "shell")
-"""Arguments that may be given without their names; a command has one of them at most."""
+from pipeline.words import OPTIONAL, asks_about, spell_out
 
 INTERRUPTED = 130
 """What shells report for a command ended by Ctrl-C: 128 and SIGINT's number."""
@@ -213,48 +211,3 @@ def _more_files() -> bool:
         for fd in opened:
             os.close(fd)
     return True
-
-
-def asks_about(words: Sequence[str], commands: Sequence[ParserContext]) -> str | None:
-    """The command that ``COMMAND --help`` asks about.
-
-    Invoke takes the word for the argument of a command that cannot go without one.
-    """
-    by_name = {name: c for c in commands for name in (c.name, *c.aliases)}
-    command: ParserContext | None = None
-    asked, value_comes = "", False
-    for word in words:
-        if value_comes:
-            value_comes = False
-        elif command is not None and word in ("--help", "-h"):
-            return asked
-        elif word.startswith("-"):
-            flag = None if command is None else command.flags.get(word)
-            value_comes = flag is not None and flag.takes_value
-        elif word in by_name:
-            command, asked = by_name[word], word
-    return None
-
-
-def spell_out(words: Sequence[str], commands: Sequence[ParserContext]) -> list[str]:
-    """Turn ``build 4.17`` into ``build --release=4.17``.
-
-    Invoke demands every positional argument that it knows of; ours may be left out. So a word that is
-    neither a command, nor an option, nor an option's value stands for the command's OPTIONAL argument.
-    """
-    by_name = {name: c for c in commands for name in (c.name, *c.aliases)}
-    result: list[str] = []
-    command: ParserContext | None = None
-    value_comes = False
-    for word in words:
-        if value_comes or word.startswith("-"):
-            flag = None if command is None or value_comes else command.flags.get(word)
-            value_comes = flag is not None and flag.takes_value
-            result.append(word)
-        elif word in by_name:
-            command = by_name[word]
-            result.append(word)
-        else:
-            names = [n for n in OPTIONAL if command is not None and n in command.args]
-            result.append(f"--{names[0]}={word}" if names else word)
-    return result

@@ -179,7 +179,6 @@ def test_output_that_cannot_be_written(step: str, ground: Callable[[str], Ground
     same_again(here, field.undisturbed(step), step)
 
 
-@pytest.mark.skipif(not MOMENTS, reason="an engine of its own takes minutes: ./inv test --sabotage")
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="no engine can be started")
 def test_an_engine_that_is_killed_and_started_again(ground: Callable[[str], Ground], field: Field) -> None:
     """An update of docker in the middle of a build must cost that build only."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import _thread
 import signal
 import sys
+import threading
 
 
 def _raise_later(lost: sys.UnraisableHookArgs) -> None:
     """Have Ctrl-C come again where it met a callback of Python itself, as imports have, and was lost."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+        # From a thread of its own, after this: here, it would be lost once more.
+        again = threading.Timer(0.02, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
     else:
         sys.__unraisablehook__(lost)
 

@@ -145,6 +145,8 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error(e.message, e.hint)
         return e.status
     except OSError as e:
+        if came_of_interrupt(e):
+            return _interrupted(arguments)
         # A full disk, a folder without permission: the host's failure wherever it happens.
         log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
         return ExitStatus.HOST

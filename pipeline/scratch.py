@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _SUFFIX = ".scratch"
+_TRIES = 20
 
 
 @contextlib.contextmanager
@@ -49,6 +52,18 @@ def _create(parent: Path, prefix: str) -> tuple[Path, int]:
 
 def remove_tree(folder: Path) -> None:
     """Remove a folder and all in it, read-only folders included."""
+    for _ in range(_TRIES):
+        try:
+            return _remove(folder)
+        except OSError as e:
+            if e.errno != errno.ENOTEMPTY:
+                raise
+            # What worked there was killed, and is still on its way out.
+            time.sleep(0.1)
+    return _remove(folder)
+
+
+def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except PermissionError:

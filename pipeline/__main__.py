@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import signal
 import sys
 import threading
@@ -11,8 +10,9 @@ import threading
 def _raise_later(lost: sys.UnraisableHookArgs) -> None:
     """Have Ctrl-C come again where it met a callback of Python itself, as imports have, and was lost."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        # From a thread of its own, after this: here, it would be lost once more.
-        again = threading.Timer(0.02, _thread.interrupt_main)
+        # From a thread of its own, after this: here, it would be lost once more. As a signal, since nothing
+        # else ends a wait of the system's.
+        again = threading.Timer(0.02, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
         again.daemon = True
         again.start()
     else:

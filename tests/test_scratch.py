@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.scratch import scratch
+from pipeline.scratch import remove_tree, scratch
 
 HOLD = """
 import sys, time
@@ -72,3 +74,23 @@ def test_many_at_once(tmp_path: Path) -> None:
         thread.join()
     assert failures == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_removed_while_what_was_killed_still_writes_to_it(tmp_path: Path) -> None:
+    """After Ctrl-C, a build's processes need a moment to end: the user would read "Directory not empty"."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    until = time.monotonic() + 0.4
+
+    def write() -> None:
+        number = 0
+        while time.monotonic() < until:
+            number += 1
+            with contextlib.suppress(FileNotFoundError):
+                (folder / f"{number}").touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    remove_tree(folder)
+    writer.join()
+    assert not folder.exists()

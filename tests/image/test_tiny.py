@@ -57,7 +57,10 @@ def test_every_host_assembles_the_same_bytes_and_no_others(tiny: Tiny, copy: Che
     """Otherwise two maintainers build in different images, and neither is the locked one."""
     image_id = DockerImage("0" * 64, tiny.image.lock.source_date_epoch).id
     edit_lock(copy, rootfs_sha256="0" * 64, image_id=image_id)
+    private = copy.store.parent / "private"
+    private.mkdir(mode=0o700)
     environment = {"TZ": "Asia/Kolkata", "LC_ALL": "C", "LANG": "de_DE.UTF-8", "HOME": "/nowhere"}
+    environment["TMPDIR"] = str(private)
     err = copy.run("image", "tiny", env=environment, prefix=elsewhere()).failed(3).err
     assert "came out differently from its lock" in err
     assert f"has the SHA-256 {tiny.image.lock.rootfs_sha256}" in err

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from pipeline.engine import guard
-from pipeline.engine.job import CACHE, WORKSPACE, Circumstances, Job, JobFailedError, Limits, OutputError
+from pipeline.engine.job import (
+    CACHE,
+    WORKSPACE,
+    Circumstances,
+    EngineError,
+    Job,
+    JobFailedError,
+    Limits,
+    OutputError,
+)
 from pipeline.files import write_text
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
@@ -24,6 +36,8 @@ _NAMESPACES = (
     *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--new-session"),
 )
+_LAST = 30.0
+"""Seconds that killed processes may take to end: one in the middle of a write to a slow disk takes some."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +59,21 @@ class Bubblewrap:
     def run_in(self, job: Job, root: Path, name: str, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job in an unpacked root, which messages call image ``name``; see Engine.run."""
         with self._workspace(job) as workspace:
-            argv = [
-                *_limits(job.limits),
-                *_sandbox(root, workspace, self._passwd(root, job), job),
-                *guard.command(job, root),
-            ]
             told = guard.Told(on_line)
-            result = run(
-                argv,
-                env={"PATH": os.environ["PATH"]},
-                on_line=told.line,
-                timeout=job.limits.seconds,
-                expect=None,
-            )
+            with _to_the_last() as info:
+                argv = [
+                    *_limits(job.limits),
+                    *_sandbox(root, workspace, self._passwd(root, job), job, info),
+                    *guard.command(job, root),
+                ]
+                result = run(
+                    argv,
+                    env={"PATH": os.environ["PATH"]},
+                    on_line=told.line,
+                    timeout=job.limits.seconds,
+                    expect=None,
+                    pass_fds=(info,),
+                )
             told.judge(job.limits.disk)
             if result.status != 0:
                 raise JobFailedError(
@@ -95,6 +111,43 @@ class Bubblewrap:
         line = f"{who.user}:x:{who.uid}:{who.uid}::{WORKSPACE}:/usr/sbin/nologin"
         write_text(path, "\n".join([*others, line]) + "\n")
         return path
+
+
+@contextmanager
+def _to_the_last() -> Iterator[int]:
+    """Give the descriptor for bwrap's --info-fd, and wait afterwards until no process of the sandbox is left.
+
+    bwrap ends as soon as the job's first process has: the others are about to be killed with their namespace,
+    whose own first process is gone only when they all are (pid_namespaces(7)).
+    """
+    reading, writing = os.pipe()
+    first: list[int] = []
+
+    def note() -> None:
+        with open(reading, "rb") as file, suppress(OSError, ValueError, KeyError):
+            # Now, while it is alive: a number may later be another process's.
+            first.append(os.pidfd_open(json.loads(_document(file))["child-pid"]))
+
+    noting = threading.Thread(target=note, daemon=True)
+    noting.start()
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        noting.join()
+        for pidfd in first:
+            gone, _, _ = select.select([pidfd], [], [], _LAST)
+            os.close(pidfd)
+            if not gone:
+                raise EngineError("Processes of the job do not end, though they were killed.")
+
+
+def _document(file: BinaryIO) -> bytes:
+    """Read up to the end of a JSON object, which comes long before that of the file."""
+    text = b""
+    while not text.endswith(b"}\n") and (line := file.readline()):
+        text += line
+    return text
 
 
 def probe() -> None:
@@ -139,11 +192,12 @@ def _limits(limits: Limits) -> list[str]:
     ]
 
 
-def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job) -> list[str]:
+def _sandbox(root: Path, workspace: Path, passwd: Path | None, job: Job, info: int) -> list[str]:
     size = str(job.limits.memory // 2)
     # fmt: off
     argv = [
         "bwrap", *_NAMESPACES,
+        "--info-fd", str(info),
         "--hostname", job.circumstances.hostname,
         "--ro-bind", os.fspath(root), "/",
         "--proc", "/proc",

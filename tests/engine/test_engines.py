@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,10 +91,24 @@ def test_a_time_limit_ends_all(run: Run) -> None:
     assert processes("sleep 9876") == []
 
 
+@contextlib.contextmanager
+def busy_processors() -> Iterator[None]:
+    """What ends takes longer to do so."""
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(8)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def test_what_a_job_leaves_running_ends_with_it(run: Run) -> None:
     """Otherwise what a build started could change its output after it was taken."""
-    run("setsid sleep 98763 > /dev/null 2>&1 & echo started")
-    assert processes("sleep 98763") == []
+    with busy_processors():
+        for _ in range(5):
+            run("for n in $(seq 40); do setsid sleep 98763 > /dev/null 2>&1 & done; echo started")
+            assert processes("sleep 98763") == []
 
 
 def test_a_failure_shows_the_last_lines(run: Run) -> None:

@@ -6,31 +6,21 @@ second finds all of it in place. Run from the project's folder. Prints the secon
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import platformdirs
+from benchmarks import _stores
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main(release: str) -> None:
     """Measure both, and print."""
-    store = platformdirs.user_cache_path("xen-aur-pipeline")
-    with tempfile.TemporaryDirectory(dir=store / "scratch") as name:
-        folder = Path(name)
-        (folder / "store").mkdir()
-        for part in ("images", "sha256", "locks", "git"):
-            (folder / "store" / part).symlink_to(store / part)
-        env = {
-            **os.environ,
-            "INVOKE_PIPELINE_STORE": str(folder / "store"),
-            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "artifacts"),
-        }
+    with tempfile.TemporaryDirectory(dir=_stores.shared() / "scratch") as name:
+        env = _stores.environment(Path(name))
         seconds = []
         for _ in range(2):
             start = time.monotonic()

@@ -1,7 +1,7 @@
 """Compares making an Arch image with pacman alone: ``python -m benchmarks.arch_image [RUNS] [COMPRESSOR]``.
 
 Run as root from the project's folder. The image has as many packages as real ones have (see
-benchmarks.arch_archive), compressed by COMPRESSOR: xz, as the archive's first years have it, or zst. Both
+benchmarks._arch_archive), compressed by COMPRESSOR: xz, as the archive's first years have it, or zst. Both
 start from a lock and packages that are on disk, and end with a tree that is written to the disk. Prints the
 median seconds of each and their ratio, measured in turns in one run; pacman's without the disk as well.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import platformdirs
 
-from benchmarks import arch_archive
+from benchmarks import _arch_archive as arch_archive
 from pipeline.image import assembly
 from pipeline.image.lock import ArchLock, parse_lock
 from pipeline.mirrors import Mirrors

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks._link import FAR, Link, link
 from pipeline.fetch import fetch
 from pipeline.mirrors import Mirrors
 from pipeline.source import Source
@@ -32,43 +33,21 @@ import functools, http.server, sys
 class Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *_): pass
-handler = functools.partial(Handler, directory=sys.argv[1])
-http.server.ThreadingHTTPServer(("10.212.9.2", 8080), handler).serve_forever()
+handler = functools.partial(Handler, directory=sys.argv[2])
+http.server.ThreadingHTTPServer((sys.argv[1], 8080), handler).serve_forever()
 """
 
 
-def ip(*words: str) -> None:
-    """Run ip(8)."""
-    subprocess.run(["ip", *words], check=True)
-
-
 @contextlib.contextmanager
-def server(folder: Path, mbit: int) -> Iterator[str]:
-    """Serve a folder from behind a link; gives the URL."""
-    name = f"f{secrets.token_hex(3)}"
-    ip("netns", "add", name)
-    try:
-        ip("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
-        ip("addr", "add", "10.212.9.1/30", "dev", f"{name}a")
-        ip("link", "set", f"{name}a", "up")
-        ip("-n", name, "addr", "add", "10.212.9.2/30", "dev", f"{name}b")
-        ip("-n", name, "link", "set", f"{name}b", "up")
-        if mbit:
-            shape = ["tbf", "rate", f"{mbit}mbit", "burst", "256k", "latency", "50ms"]
-            subprocess.run(
-                ["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", f"{name}b", "root", *shape],
-                check=True,
-            )
-        command = ["ip", "netns", "exec", name, sys.executable, "-c", _SERVE, str(folder)]
-        with subprocess.Popen(command) as process:
-            time.sleep(1)
-            try:
-                yield "http://10.212.9.2:8080"
-            finally:
-                process.kill()
-    finally:
-        subprocess.run(["ip", "link", "del", f"{name}a"], check=False)
-        ip("netns", "del", name)
+def server(folder: Path, line: Link) -> Iterator[str]:
+    """Serve a folder from the far end of a link; gives the URL."""
+    command = ["ip", "netns", "exec", line.namespace, sys.executable, "-c", _SERVE, FAR, str(folder)]
+    with subprocess.Popen(command) as process:
+        time.sleep(1)
+        try:
+            yield f"http://{FAR}:8080"
+        finally:
+            process.kill()
 
 
 def contenders(sources: list[Source], folder: Path) -> dict[str, Callable[[], None]]:
@@ -101,7 +80,7 @@ def main(count: int, mib: int, mbit: int) -> None:
     with tempfile.TemporaryDirectory(prefix="fetch-") as name:
         folder = Path(name)
         (folder / "served").mkdir()
-        with server(folder / "served", mbit) as url:
+        with link(mbit) as line, server(folder / "served", line) as url:
             sources = []
             for number in range(count):
                 data = secrets.token_bytes(mib << 20)
@@ -116,8 +95,7 @@ def main(count: int, mib: int, mbit: int) -> None:
                     work()
                     seconds.setdefault(what, []).append(time.monotonic() - start)
     medians = {what: statistics.median(found) for what, found in seconds.items()}
-    link = f"{mbit} Mbit/s" if mbit else "unlimited link"
-    sys.stdout.write(f"{count} files of {mib} MiB, {link}, median of {RUNS}: ")
+    sys.stdout.write(f"{count} files of {mib} MiB, {line}, median of {RUNS}: ")
     sys.stdout.write(", ".join(f"{what} {median:.2f} s" for what, median in medians.items()) + "\n")
     for what, median in medians.items():
         if what != "fetch":

@@ -8,16 +8,15 @@ each, and the ratios: the pipeline's hold all that `./inv build` does, makepkg's
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import platformdirs
 from invoke.config import Config
 
+from benchmarks import _stores
 from benchmarks._cost import measure
 from pipeline.engine.job import Job
 from pipeline.release import PROJECT
@@ -68,18 +67,9 @@ def bare(steps: Steps, folder: Path) -> None:
 
 def main(release: str) -> None:
     """Measure both, and print."""
-    store = platformdirs.user_cache_path("xen-aur-pipeline")
-    with tempfile.TemporaryDirectory(dir=store / "scratch") as name:
+    with tempfile.TemporaryDirectory(dir=_stores.shared() / "scratch") as name:
         folder = Path(name)
-        (folder / "store").mkdir()
-        for part in ("images", "sha256", "locks", "git"):
-            (folder / "store" / part).symlink_to(store / part)
-        env = {
-            **os.environ,
-            "INVOKE_PIPELINE_ENGINE": "bubblewrap",
-            "INVOKE_PIPELINE_STORE": str(folder / "store"),
-            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "artifacts"),
-        }
+        env = _stores.environment(folder)
         command = [sys.executable, "-m", "pipeline", str(PROJECT), "build", release]
         ours = measure(lambda: subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL))
         settings = Settings.read({**Config(project_location=PROJECT).get("pipeline", {}), "release": release})

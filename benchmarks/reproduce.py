@@ -9,15 +9,13 @@ running, the seconds, and the ratios.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import platformdirs
-
+from benchmarks import _stores
 from benchmarks._cost import Cost
 from benchmarks._cost import measure as cost
 
@@ -34,29 +32,11 @@ def measure(arguments: tuple[str, ...], env: dict[str, str]) -> Cost:
     return cost(lambda: run(arguments, env))
 
 
-def borrowed(store: Path, target: Path, *more: str) -> str:
-    """Make a store that has another's files and images, and nothing compiled unless ``more`` says so."""
-    target.mkdir()
-    for name in ("images", "sha256", "locks", *more):
-        (target / name).symlink_to(store / name)
-    return str(target)
-
-
 def main(release: str, vary: str, without: str) -> None:
     """Measure both, and print."""
-    named = os.environ.get("INVOKE_PIPELINE_STORE")
-    store = Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline")
-    with tempfile.TemporaryDirectory(dir=store / "scratch") as name:
-        folder = Path(name)
-        env = {**os.environ, "INVOKE_PIPELINE_ENGINE": "bubblewrap"}
-        fresh = env | {
-            "INVOKE_PIPELINE_STORE": borrowed(store, folder / "fresh"),
-            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "built"),
-        }
-        finished = env | {
-            "INVOKE_PIPELINE_STORE": borrowed(store, folder / "finished", "compiled"),
-            "INVOKE_PIPELINE_ARTIFACTS": str(folder / "again"),
-        }
+    with tempfile.TemporaryDirectory(dir=_stores.shared() / "scratch") as name:
+        fresh = _stores.environment(Path(name) / "fresh")
+        finished = _stores.environment(Path(name) / "finished", "compiled")
         arguments = ("build", release, "--without", without)
         run(arguments, finished)
         with ProcessPoolExecutor(2) as pool:

@@ -1,0 +1,35 @@
+"""Stores that have what a build needs and nothing compiled, so that a benchmark can build anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+_BORROWED = ("images", "sha256", "locks", "git")
+
+
+def shared() -> Path:
+    """The store of whoever runs the benchmark."""
+    named = os.environ.get("INVOKE_PIPELINE_STORE")
+    return Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline")
+
+
+def environment(folder: Path, *more: str) -> dict[str, str]:
+    """Make a store in a new folder that has the shared one's sources and images, and ``more`` of it.
+
+    Returns the environment in which the project's commands build by bubblewrap with that store, into
+    artifacts beside it.
+    """
+    store = folder / "store"
+    store.mkdir(parents=True)
+    for name in (*_BORROWED, *more):
+        (store / name).symlink_to(shared() / name)
+    return {
+        **os.environ,
+        # Nobody here can count what docker's containers use.
+        "INVOKE_PIPELINE_ENGINE": "bubblewrap",
+        "INVOKE_PIPELINE_STORE": str(store),
+        "INVOKE_PIPELINE_ARTIFACTS": str(folder / "artifacts"),
+    }

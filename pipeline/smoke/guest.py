@@ -79,39 +79,45 @@ class Guest:
         return f"/var/log/xen/console/guest-{self.name}.log"
 
     async def says(self, host: Host, text: str, limit: float | None = None, after: int = 0) -> str:
-        """Wait until its console has shown a text, beyond the first ``after`` bytes, and return all it has.
+        """Wait until its console has shown a text beyond the first ``after`` bytes; return what is beyond.
 
         Raises HangError with the end of what it has shown instead.
         """
-        shown = f"tail -c +{after + 1} {self.log} 2>/dev/null | grep -qF {shlex.quote(text)}"
-        try:
-            await until(host, shown, f"{self.name} says {text!r}", limit)
-        except HangError as e:
-            output = (await host.run(f"cat {self.log}")).output
-            host.keep(f"{self.name}.console.log", output)
-            raise HangError(e.message, hint=end(output)) from e
-        output = await host.succeed(f"cat {self.log}")
-        host.keep(f"{self.name}.console.log", output)
-        return output
+        return await self._shows(host, f"after={after}", text, limit)
 
     async def run(self, host: Host, command: str, limit: float | None = None) -> str:
         """Have the shell on its console run a command; returns the output.
 
         Raises CheckFailedError where it does not succeed.
         """
-        before = int(await host.succeed(f"stat -c %s {self.log}"))
-        # In parts, so that the echo of what is typed is not taken for the answer.
-        typed = f"{{ {command}; }} 2>&1; say SMOKE- ANSWER $?\n".replace(
-            "say SMOKE- ANSWER", 'echo SMOKE-"ANSWER"'
-        )
+        # The mark is typed in parts, so that its echo is not taken for the answer, and comes after the
+        # status, so that who sees the one sees the other.
+        typed = f'{{ {command}; }} 2>&1; echo "=$?" SMOKE-"ANSWER"\n'
         tty = f"$(xenstore-read /local/domain/$(xl domid {self.name})/console/tty)"
-        await host.succeed(f"printf %s {shlex.quote(typed)} >{tty}")
-        output = (await self.says(host, "SMOKE-ANSWER ", limit, before))[before:]
-        match = re.search(r"^(.*?)SMOKE-ANSWER (\d+)", output, re.DOTALL)
+        begin = f"after=$(stat -c %s {self.log}) && printf %s {shlex.quote(typed)} >{tty} || exit"
+        output = await self._shows(host, begin, " SMOKE-ANSWER", limit)
+        match = re.search(r"^(.*?)=(\d+) SMOKE-ANSWER", output, re.DOTALL)
         assert match is not None
         if match[2] != "0":
             raise CheckFailedError(f"`{command}` in the guest ended with {match[2]}.", hint=end(output))
         return match[1]
+
+    async def _shows(self, host: Host, begin: str, text: str, limit: float | None) -> str:
+        """Run shell that sets ``after``, then wait for a text on the console beyond so many bytes."""
+        # One command for all: each more would cost an emulated machine more than what it does. Seldom, as
+        # in until().
+        shown = f"tail -c +$((after + 1)) {self.log} 2>/dev/null | grep -qF {shlex.quote(text)}"
+        both = f"head -c $after {self.log}; printf '\\036'; tail -c +$((after + 1)) {self.log}"
+        try:
+            reply = f"{begin}\nuntil {shown}; do sleep 0.5; done\n{both}"
+            output = await host.succeed(reply, limit or host.limits.xl)
+        except HangError as e:
+            output = (await host.run(f"cat {self.log}")).output
+            host.keep(f"{self.name}.console.log", output)
+            raise HangError(f"{self.name} did not say {text!r}. {e.message}", end(output), e.file) from e
+        before, _, beyond = output.partition("\x1e")
+        host.keep(f"{self.name}.console.log", before + beyond)
+        return beyond
 
 
 async def until(host: Host, condition: str, what: str, limit: float | None = None) -> None:

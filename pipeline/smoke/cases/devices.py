@@ -73,8 +73,8 @@ async def reaches(host: Host, address: str = GUEST_ADDRESS) -> None:
 async def dhcp(host: Host) -> str:
     """A DHCP server in dom0 gives the guest an address, and it is reached there."""
     await host.succeed(_DHCP)
-    await RUNNING.run(host, "ip addr flush dev eth0; udhcpc -f -n -q -t 40 -i eth0 -s /udhcpc")
-    got = await RUNNING.run(host, "ip -4 addr show dev eth0")
+    ask = "ip addr flush dev eth0; udhcpc -f -n -q -t 40 -i eth0 -s /udhcpc"
+    got = await RUNNING.run(host, f"{ask} && ip -4 addr show dev eth0")
     if "10.77.0.100/24" not in got:
         raise CheckFailedError("The guest did not take the address that it was given.", hint=got)
     await reaches(host, "10.77.0.100")
@@ -83,17 +83,17 @@ async def dhcp(host: Host) -> str:
 
 async def disk(host: Host) -> str:
     """What the guest writes to xvda it reads back, and dom0 finds it there too."""
-    write = f"dd if=/dev/urandom of=/new/smoke bs=1024 count={_KIB} 2>/dev/null"
-    await RUNNING.run(host, f"mount -t ext4 /dev/xvda1 /new && {write} && sync")
-    sums = [await RUNNING.run(host, "sha256sum /new/smoke")]
-    await RUNNING.run(host, "umount /new; echo 3 >/proc/sys/vm/drop_caches; mount -t ext4 /dev/xvda1 /new")
-    sums.append(await RUNNING.run(host, "sha256sum /new/smoke && umount /new"))
+    write = f"dd if=/dev/urandom of=/new/smoke bs=1024 count={_KIB} 2>/dev/null && sync"
+    mount, read, forget = "mount -t ext4 /dev/xvda1 /new", "sha256sum /new/smoke", "umount /new"
+    drop = "echo 3 >/proc/sys/vm/drop_caches"
+    steps = (mount, write, read, forget, drop, mount, read, forget)
+    sums = [await RUNNING.run(host, " && ".join(steps))]
     await host.succeed(f"xl block-detach {RUNNING.name} xvda", host.limits.xl, waits=True)
     # The guest's writes went past dom0's cache.
     look = "blockdev --flushbufs /dev/vdb1; mkdir -p /mnt; mount -t ext4 -o ro /dev/vdb1 /mnt"
     sums.append(await host.succeed(f"{look} && sha256sum /mnt/smoke && stat -c %s /mnt/smoke"))
-    found = {match[0] for text in sums for match in re.findall(r"\b([0-9a-f]{64})\b()", text)}
-    if len(found) != 1 or str(_KIB * 1024) not in sums[-1].split():
+    found = re.findall(r"\b[0-9a-f]{64}\b", "\n".join(sums))
+    if len(found) != 3 or len(set(found)) != 1 or str(_KIB * 1024) not in sums[-1].split():
         raise CheckFailedError("Guest and dom0 do not read what the guest wrote.", hint="\n".join(sums))
     return f"{_KIB} KiB written, read back, and found by dom0"
 

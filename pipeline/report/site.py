@@ -15,7 +15,7 @@ from pipeline import evidence, files, log
 from pipeline.errors import UsageError
 from pipeline.nightly.book import FILE, Book
 from pipeline.nightly.night import Night, Outcome
-from pipeline.nightly.run import DIFFERENCE, NIGHTS
+from pipeline.nightly.watch import DIFFERENCE, NIGHTS
 from pipeline.report import html
 from pipeline.report.calendar import months
 from pipeline.report.plots import TRENDS, plot

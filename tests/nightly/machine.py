@@ -56,7 +56,14 @@ class Site:
             nightly=self.settings,
         )
         program = (sys.executable, "-S", str(STEPS), str(self.folder))
-        return Nightly(settings, release, "main", program, lambda: self.now, host=self.host)
+        return Nightly(
+            settings=settings,
+            release=release,
+            branch="main",
+            program=program,
+            clock=lambda: self.now,
+            host=self.host,
+        )
 
     def night(self, *faults: str, bisect: bool = False, **changes: object) -> Night:
         """Do a night with faults, a day after the one before."""

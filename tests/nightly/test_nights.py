@@ -16,7 +16,7 @@ import pytest
 from pipeline import build as builds
 from pipeline.errors import HostError
 from pipeline.nightly.night import Night, Outcome
-from pipeline.nightly.run import HEARTBEAT, NIGHTS, RECORD
+from pipeline.nightly.watch import HEARTBEAT, NIGHTS, RECORD
 from tests.nightly.machine import Site
 
 

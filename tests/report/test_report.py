@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.nightly.night import Figures, Night, Outcome
-from pipeline.nightly.run import NIGHTS
+from pipeline.nightly.watch import NIGHTS
 from pipeline.report.calendar import months
 from pipeline.report.plots import TRENDS, plot
 from pipeline.report.site import Report

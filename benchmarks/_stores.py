@@ -7,7 +7,18 @@ from pathlib import Path
 
 import platformdirs
 
+from pipeline.cli import ProjectConfig
+from pipeline.release import PROJECT
+from pipeline.settings import Settings
+
 _BORROWED = ("images", "sha256", "locks", "git")
+
+
+def settings(release: str) -> Settings:
+    """The settings of whoever runs the benchmark, with a release as the default one."""
+    config = ProjectConfig(project_location=PROJECT)
+    config.load_project()
+    return Settings.read({**config.pipeline, "release": release})
 
 
 def shared() -> Path:

@@ -15,8 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from invoke.config import Config
-
+from benchmarks import _stores
 from benchmarks._cost import Cost, measure
 from pipeline import build as builds
 from pipeline import files, records, release
@@ -75,10 +74,7 @@ class Site:
 
 def prepare(folder: Path, name: str, without: str) -> Site:
     """Give an empty store what builds of a release need, but for its sources."""
-    config = Config()
-    config.set_project_location(str(PROJECT))
-    config.load_project()
-    settings = Settings.read(config.pipeline)
+    settings = _stores.settings(name)
     image = release.read(name).image
     subprocess.run([PROJECT / "inv", "image", image], check=True, stdout=subprocess.DEVNULL)
     lock = parse_lock(PROJECT / "containers" / f"{image}.lock", arch=False)

@@ -14,13 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from invoke.config import Config
-
 from benchmarks import _stores
 from benchmarks._cost import measure
 from pipeline.engine.job import Job
 from pipeline.release import PROJECT
-from pipeline.settings import Settings
 from pipeline.steps import Steps
 
 _MAKEPKG = PROJECT / "pipeline" / "makepkg"
@@ -72,8 +69,7 @@ def main(release: str) -> None:
         env = _stores.environment(folder)
         command = [sys.executable, "-m", "pipeline", str(PROJECT), "build", release]
         ours = measure(lambda: subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL))
-        settings = Settings.read({**Config(project_location=PROJECT).get("pipeline", {}), "release": release})
-        steps = Steps(settings, release)
+        steps = Steps(_stores.settings(release), release)
         workspace(steps, folder / "work")
         theirs = measure(lambda: bare(steps, folder / "work"))
     sys.stdout.write(

@@ -31,7 +31,7 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 from invoke.vendor.yaml import YAMLError
 
-from pipeline import log, overview
+from pipeline import log, overview, settings
 from pipeline.errors import ExitStatus, PipelineError
 from pipeline.words import OPTIONAL, asks_about, spell_out
 
@@ -43,28 +43,16 @@ _CONFIGURATION_ERRORS = (AmbiguousEnvVar, AmbiguousMergeError, UncastableEnvVar,
 """What Invoke raises for files such as ~/.invoke.yaml, and for INVOKE_* variables."""
 
 
-class _ProjectConfig(Config):
-    """Invoke's configuration, with INVOKE_* variables for this project's settings too."""
+class ProjectConfig(Config):
+    """Invoke's configuration, with the project's own defaults, which variables may change.
+
+    They come before all files: those of a project take precedence over the user's.
+    """
 
     @staticmethod
     def global_defaults() -> dict[str, object]:
-        """Invoke's defaults, and the keys that variables may set: Invoke reads no others from them."""
-        defaults: dict[str, object] = Config.global_defaults()
-        defaults["pipeline"] = {
-            "engine": "auto",
-            # As text, which Settings reads: Invoke would end in a traceback for a variable "many".
-            "jobs": "0",
-            "downloads": "6",
-            "packager": "Unknown Packager",
-            "signing_key": "",
-            "trusted_keys": "",
-            "locked": "0",
-            "store": "",
-            "artifacts": "artifacts",
-            "without": "",
-            "aur": "ssh://aur@aur.archlinux.org/xen.git",
-        }
-        return defaults
+        """Invoke's defaults, and the project's: Invoke reads no variables but those that are known here."""
+        return {**Config.global_defaults(), "pipeline": settings.defaults()}
 
 
 class _Program(Program):
@@ -114,7 +102,7 @@ def _speak_utf8() -> None:
 
 def main(project: Path, arguments: Sequence[str]) -> int:
     """Run the commands of ``project``'s tasks.py and return the exit status."""
-    program = _Program(name="inv", binary="inv", version="0.1.0", config_class=_ProjectConfig)
+    program = _Program(name="inv", binary="inv", version="0.1.0", config_class=ProjectConfig)
     _speak_utf8()
     try:
         program.create_config()
@@ -123,6 +111,7 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         program.parse_collection()
         if completing:
             return _complete(program, arguments[2:])
+        settings.refuse_unknown_variables()
         if (command := asks_about(program.core.unparsed, contexts(program.collection))) is not None:
             program.args.help.value, program.core.unparsed = command, []
         program.core.unparsed = spell_out(program.core.unparsed, contexts(program.collection))

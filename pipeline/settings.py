@@ -1,8 +1,9 @@
-"""The user's settings, from Invoke's own configuration: invoke.yaml, user files, INVOKE_* variables."""
+"""The user's settings, from Invoke's own configuration: files, and INVOKE_PIPELINE_* variables."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from pipeline.mirrors import Mirrors
 from pipeline.release import PROJECT
 from pipeline.store import Store
 
+_PREFIX = "INVOKE_PIPELINE_"
+
 
 def words(text: str) -> tuple[str, ...]:
     """Part a list of names at its commas."""
@@ -26,7 +29,7 @@ class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     rewrites: dict[str, tuple[str, ...]] = {}
     debian: tuple[str, ...] = ()
-    debian_snapshot: str | None = None
+    debian_snapshot: str = ""
 
 
 class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,14 +77,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     git repository. ``store`` and ``artifacts`` are folders; a relative one counts from the project.
     """
 
-    release: str
-    without: str | tuple[str, ...] = ()
+    release: str = "4.2"
+    without: str | tuple[str, ...] = ""
     engine: str = "auto"
     jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
     downloads: Annotated[int, msgspec.Meta(ge=1)] = 6
     packager: str = "Unknown Packager"
     signing_key: Annotated[str, msgspec.Meta(pattern="^([0-9A-F]{40})?$")] = ""
-    trusted_keys: str | tuple[str, ...] = ()
+    trusted_keys: str | tuple[str, ...] = ""
     locked: bool = False
     store: str = ""
     artifacts: str = "artifacts"
@@ -144,10 +147,46 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return Mirrors(
             rewrites=self.mirrors.rewrites,
             debian=self.mirrors.debian,
-            debian_snapshot=self.mirrors.debian_snapshot,
+            debian_snapshot=self.mirrors.debian_snapshot or None,
         )
 
     @property
     def compile_jobs(self) -> int:
         """How many processes a compile uses."""
         return self.jobs or len(os.sched_getaffinity(0))
+
+
+def defaults(kind: type[msgspec.Struct] = Settings) -> dict[str, Any]:
+    """The settings that variables can set, with their defaults: what is no table and no list.
+
+    As text, which `Settings.read` takes: Invoke would end in a traceback for a variable "many" in the place
+    of a number.
+    """
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.default, msgspec.Struct):
+            found[field.name] = defaults(type(field.default))
+        elif isinstance(field.default, bool):
+            found[field.name] = str(int(field.default))
+        elif isinstance(field.default, str | int | float):
+            found[field.name] = str(field.default)
+    return found
+
+
+def refuse_unknown_variables() -> None:
+    """Raise UsageError for a variable that looks as if it set something, and does not."""
+    known = set(_variables(_PREFIX, defaults()))
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known:
+            raise UsageError(
+                f"The variable {name} sets nothing.",
+                hint="docs/settings.md lists the settings; tables and lists are set in files only.",
+            )
+
+
+def _variables(prefix: str, settings: dict[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _variables(f"{prefix}{name.upper()}_", value)
+        else:
+            yield f"{prefix}{name.upper()}"

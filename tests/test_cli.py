@@ -42,6 +42,9 @@ def test_wrong_use_is_one_sentence(checkout: Checkout, arguments: list[str], nam
         ("INVOKE_PIPELINE_JOBS", "many", "jobs"),
         ("INVOKE_PIPELINE_ENGINE", "podman", "podman"),
         ("INVOKE_PIPELINE_RELEASE", "4.99", "4.99"),
+        ("INVOKE_PIPELINE_REPOSITORY_KEEP", "0", "repository.keep"),
+        ("INVOKE_PIPELINE_ENGIN", "docker", "invoke_pipeline_engin"),
+        ("INVOKE_PIPELINE_NIGHTLY_STEPS", "check", "invoke_pipeline_nightly_steps"),
     ],
 )
 def test_a_wrong_variable_is_named(checkout: Checkout, variable: str, value: str, named: str) -> None:
@@ -55,6 +58,14 @@ def test_a_broken_settings_file_is_named(checkout: Checkout, tmp_path: Path) -> 
     assert ".invoke.yaml" in checkout.run("smoke", env={"HOME": str(tmp_path)}).failed(2).err
     (tmp_path / ".invoke.yaml").write_text("pipeline: 3\n")
     checkout.run("smoke", env={"HOME": str(tmp_path)}).failed(2)
+
+
+def test_a_users_own_settings_count(checkout: Checkout, tmp_path: Path) -> None:
+    """Else a user has to change the project to have another default release."""
+    (tmp_path / ".invoke.yaml").write_text('pipeline: {release: "4.98"}\n')
+    home, alone = {"HOME": str(tmp_path)}, ("env", "--unset=INVOKE_PIPELINE_RELEASE")
+    assert "4.98" in checkout.run("smoke", env=home, prefix=alone).failed(2).err
+    assert "4.98" not in checkout.run("smoke", env=home).failed(2).err  # the variable
 
 
 def test_a_folder_without_permission_is_named(checkout: Checkout, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.release import PROJECT
-from pipeline.settings import Settings
+from pipeline.settings import Settings, defaults
 
 
-def test_defaults_need_nothing_but_a_release() -> None:
+def test_defaults_need_nothing() -> None:
     """A newcomer has no settings at all."""
-    settings = Settings.read({"release": "4.17"})
+    settings = Settings.read({})
+    assert settings.release == "4.2"
     assert settings.open_store.root == platformdirs.user_cache_path("xen-aur-pipeline")
     assert settings.artifacts_folder == PROJECT / "artifacts"
     assert settings.compile_jobs >= 1
@@ -31,7 +32,6 @@ def test_folders_count_from_the_project(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({}, "release"),
         ({"release": "x", "enginne": "docker"}, "enginne"),
         ({"release": "x", "jobs": "many"}, "jobs"),
         ({"release": "x", "mirrors": {"debian": 3}}, "mirrors.debian"),
@@ -50,3 +50,8 @@ def test_numbers_must_make_sense(key: str) -> None:
     """A negative number of jobs means make without a limit, or no download at all."""
     with pytest.raises(UsageError, match=key):
         Settings.read({"release": "x", key: -1})
+
+
+def test_defaults_that_variables_change_are_those_of_the_settings() -> None:
+    """A default that is another one as text is one that nobody has written down."""
+    assert Settings.read(defaults()) == Settings()

@@ -138,14 +138,16 @@ def image(
     settings, name = steps.settings, name or steps.release.image
     if import_:
         exchange.read(name, Path(import_).expanduser(), settings.open_store)
+    if verify:
+        # First, as no image can be made ready where it does not come out as its lock says.
+        wanted = steps.locked_image(name)
+        sha256 = twice.verify(wanted, settings.open_mirrors, jobs=settings.downloads)
+        _print(f"Assembled twice: both times the locked tar, {sha256}")
     ready = steps.named_image(name)
     ready.verify()
     if not ready.packs_itself:
         ready.layer()
     prove(name, read_definition(name), ready.root, settings.open_store)
-    if verify:
-        sha256 = twice.verify(ready, settings.open_mirrors, jobs=settings.downloads)
-        _print(f"Assembled twice: both times the locked tar, {sha256}")
     if export:
         exchange.write(ready, Path(export).expanduser())
     _print(f"{ready.id} {ready.root}")
@@ -211,7 +213,7 @@ def build(
 
 _TARGET_HELP = {
     "target": "A release, whose newest build is meant, or package files. Without any, the default release.",
-    "expect": "The release whose expectations count for package files.",
+    "expect": "The release that package files are judged by; without it, the default release.",
     "without": "Features that the release of package files was built without, parted by commas.",
     "image": "The image that package files were built in, where it is not their release's own.",
 }
@@ -569,7 +571,7 @@ def send(
 ) -> None:
     """Send packages to machines by ssh and verify them there; goes on where a broken transfer stopped.
 
-    Example: ./inv send root@dom0.example --install
+    Example: ./inv send root@dom0.example --packages 4.17 --install
     """
     from pipeline.transfer import send as sending
 

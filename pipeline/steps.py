@@ -26,6 +26,7 @@ from pipeline.errors import UsageError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
 from pipeline.image.definition import read_definition
+from pipeline.image.lock import read_lock
 from pipeline.release import BranchLock, Release
 from pipeline.settings import Settings
 from pipeline.source import GitSource, Source
@@ -114,12 +115,18 @@ class Steps:
 
     def named_image(self, name: str) -> Image:
         """Make an image ready for use; one without a lock gets it, unless locks are not to be made."""
+        settings = self.settings
+        self.locked_image(name)
+        return assembly.prepare(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
+
+    def locked_image(self, name: str) -> Image:
+        """An image that may have yet to be made; one without a lock gets it, as above."""
         from pipeline.image import locking
 
         settings = self.settings
         if not settings.keeps_locks:
             locking.ensure(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
-        return assembly.prepare(name, settings.open_store, settings.open_mirrors, jobs=settings.downloads)
+        return Image(name, read_lock(name), settings.open_store)
 
     def plan(self) -> Plan:
         """Fill the recipe; all that fixes the build's bytes is known then."""

@@ -69,7 +69,11 @@ def _from_locked(image: Image, tar: Path) -> list[str]:
     try:
         return differences(image.layer(), tar)
     except IntegrityError as e:
-        return [f"The locked one is not at hand to compare with. {e.message}"]
+        return [
+            f"The locked one is not at hand to compare with. {e.message}",
+            f"A host that has it writes it (./inv image {image.name} --export FILE), and this one reads it "
+            f"(./inv image {image.name} --import FILE --verify).",
+        ]
 
 
 def _listed(lines: list[str]) -> str:

@@ -147,6 +147,17 @@ def test_what_differs_by_the_clock_or_by_chance_is_named(arch: ArchImage, elsewh
     assert "/etc/hostname: size, content" in err
 
 
+def test_an_image_that_cannot_be_made_here_can_be_verified(arch: ArchImage, elsewhere: Checkout) -> None:
+    """Whoever is told to verify it has no image yet, and is helped on."""
+    script = elsewhere.root / "pipeline" / "image" / "arch.sh"
+    text = script.read_text()
+    script.write_text(text.replace("printf 'xen-build\\n' > etc/hostname", "printf 'mine\\n' > etc/hostname"))
+    assert f"./inv image {NAME} --verify" in elsewhere.run("image", NAME).failed(3).err
+    err = elsewhere.run("image", NAME, "--verify").failed(1).err
+    assert "not the one of its lock" in err
+    assert f"./inv image {NAME} --import FILE --verify" in err
+
+
 def test_a_broken_promise_is_named(arch: ArchImage, elsewhere: Checkout) -> None:
     """Or an image without 32-bit libraries would be noticed by Xen's configure, an hour later."""
     checkouts.borrow(arch.checkout.store, elsewhere.store, arch.lock.rootfs_sha256)

@@ -24,6 +24,8 @@ from pipeline.settings import Settings
 
 _HOST = "127.0.0.1"
 _MASTER = "master"
+_LOCAL = "worker-"
+"""How the names of this machine's own workers begin."""
 _START = 120.0
 """Seconds that the master may take to answer."""
 _AGAIN = 2.0
@@ -67,7 +69,8 @@ class Farm:
             with log.step("Starting the master"):
                 process = stack.enter_context(self._process("buildbot", _MASTER))
                 self._wait(process, master)
-            workers = {one.name: stack.enter_context(Worker.of(self, one.name)) for one in made.workers}
+            here = [one.name for one in made.workers if _is_local(one)]
+            workers = {name: stack.enter_context(Worker.of(self, name)) for name in here}
             master.watch = lambda: self._watch(process, workers)
             log.info(
                 f"{made.url}: {', '.join(workers)}, with {', '.join(capabilities()) or 'nothing special'}"
@@ -75,15 +78,19 @@ class Farm:
             yield master
 
     def _plan(self) -> Plan:
-        web, port = self.port or _free(), _free()
+        before = plan.read(self.folder / _MASTER / plan.FILE)
+        elsewhere = tuple(one for one in before.workers if not _is_local(one)) if before else ()
+        # Workers elsewhere know an address, which must stay what it is.
+        listen = before.listen_workers if before and elsewhere else f"tcp:{_free()}:interface={_HOST}"
+        web = self.port or _free()
         store = self.settings.open_store.root
         workers = tuple(
             WorkerPlan(
-                name=f"worker-{number}",
+                name=f"{_LOCAL}{number}",
                 password=secrets.token_hex(16),
                 capabilities=capabilities(),
                 project=PROJECT,
-                artifacts=self.folder / f"worker-{number}" / "artifacts",
+                artifacts=self.folder / f"{_LOCAL}{number}" / "artifacts",
                 store=store,
             )
             for number in range(1, self.count + 1)
@@ -91,13 +98,13 @@ class Farm:
         return Plan(
             url=f"http://{_HOST}:{web}/",
             listen_web=f"tcp:{web}:interface={_HOST}",
-            listen_workers=f"tcp:{port}:interface={_HOST}",
+            listen_workers=listen,
             project=PROJECT,
             artifacts=self.settings.artifacts_folder,
             store=store,
             publish=self.settings.nightly.publish,
             releases=plan.releases_of(self.settings),
-            workers=workers,
+            workers=(*workers, *elsewhere),
         )
 
     def _make(self, made: Plan) -> None:
@@ -111,11 +118,10 @@ class Farm:
             run([buildbot, "create-master", "--quiet", f"--config={config}", master], env=_environment())
         files.write_bytes(master / plan.FILE, records.encode(made))
         run([buildbot, "upgrade-master", "--quiet", master], env=_environment())
-        port = made.listen_workers.split(":")[1]
-        for one in made.workers:
+        for one in filter(_is_local, made.workers):
             folder = self.folder / one.name
             (folder / "buildbot.tac").unlink(missing_ok=True)
-            who = [f"{_HOST}:{port}", one.name, one.password]
+            who = [made.workers_address, one.name, one.password]
             run([worker, "create-worker", "--quiet", "--umask=0o022", folder, *who], env=_environment())
 
     def _process(self, program: str, name: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
@@ -177,6 +183,10 @@ class Worker:
             self._stack.close()
             self._start()
             log.info(f"{self.name} is back.")
+
+
+def _is_local(worker: WorkerPlan) -> bool:
+    return worker.name.startswith(_LOCAL)
 
 
 def _environment() -> dict[str, str]:

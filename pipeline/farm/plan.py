@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline import records
 from pipeline import release as releases
+from pipeline.errors import UsageError
 from pipeline.evidence import Kind
 from pipeline.farm.master import starter
 from pipeline.git import history
@@ -87,6 +89,24 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     workers: tuple[WorkerPlan, ...]
     poll: int = 600
     hour: int = 2
+
+    @property
+    def workers_address(self) -> str:
+        """Where a worker on the master's own machine reaches it: host and port."""
+        _, port, *options = self.listen_workers.split(":")
+        named = [option.removeprefix("interface=") for option in options if option.startswith("interface=")]
+        host = "127.0.0.1" if not named or named[0] in ("", "0.0.0.0") else named[0]  # noqa: S104
+        return f"{host}:{port}"
+
+
+def read(path: Path) -> Plan | None:
+    """Read a farm's plan where there is one; raises UsageError for one that somebody has spoilt."""
+    try:
+        return records.decode(path.read_bytes(), Plan)
+    except FileNotFoundError:
+        return None
+    except records.RecordError as e:
+        raise UsageError(f"{path} cannot be read: {e}", hint="Remove it, and it is made anew.") from e
 
 
 def releases_of(settings: Settings) -> tuple[ReleasePlan, ...]:

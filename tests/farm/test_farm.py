@@ -16,10 +16,12 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import files, records
 from pipeline import release as releases
 from pipeline.errors import HostError, UsageError
 from pipeline.evidence import Kind
@@ -65,6 +67,26 @@ def test_one_worker_is_no_farm(tmp_path: Path) -> None:
     """It would wait for ever for another one to build it again."""
     with pytest.raises(UsageError, match="two workers"):
         Farm(Settings(release="4.17"), tmp_path, 1, 0)
+
+
+def test_workers_elsewhere_stay(tmp_path: Path) -> None:
+    """Who has added one would have to do it again after each start, with another password and port."""
+    farm = Farm(Settings(release="4.17"), tmp_path, 2, 0)
+    path = tmp_path / "master" / plan.FILE
+    path.parent.mkdir()
+    first = farm._plan()
+    assert first.workers_address.startswith("127.0.0.1:")
+    far = msgspec.structs.replace(first.workers[0], name="far", password="theirs")
+    listen = "tcp:9989:interface=192.0.2.7"
+    changed = msgspec.structs.replace(first, workers=(*first.workers, far), listen_workers=listen)
+    files.write_bytes(path, records.encode(changed))
+    second = farm._plan()
+    assert [one.name for one in second.workers] == ["worker-1", "worker-2", "far"]
+    assert second.workers[-1] == far
+    assert (second.listen_workers, second.workers_address) == (listen, "192.0.2.7:9989")
+    path.write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        farm._plan()
 
 
 def test_a_store_that_buildbot_cannot_work_in_is_said(tmp_path: Path) -> None:

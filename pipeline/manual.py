@@ -52,7 +52,7 @@ def markdown(commands: Sequence[Command], contexts: Mapping[str, ParserContext])
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     parts = [
         f"# NAME\n\n{NAME} - {_title(readme)}",
-        "# SYNOPSIS\n\n`./inv` COMMAND [OPTION...] [COMMAND...]",
+        "# SYNOPSIS\n\n`./inv` COMMAND [RELEASE | FILE | NAME] [OPTION...] [COMMAND...]",
         "# DESCRIPTION\n\n" + _introduction(readme),
         "# COMMANDS",
     ]

@@ -120,7 +120,10 @@ def package_manager() -> PackageManager:
         return _APT
     if shutil.which("pacman"):
         return _PACMAN
-    raise HostError("This host is neither a Debian nor an Arch system.", hint="./inv doctor lists the programs that are needed.")
+    raise HostError(
+        "This host is neither a Debian nor an Arch system.",
+        hint="./inv doctor lists the programs that are needed.",
+    )
 
 
 def set_up(*, tests: bool) -> None:

@@ -409,15 +409,12 @@ def sign(context: Context, release: str = "") -> None:
 
     Example: ./inv sign 4.17
     """
-    from pipeline import seal
     from pipeline.errors import UsageError
 
     steps = _steps(context, release)
     if not steps.settings.signing_key:
         raise UsageError("No key to sign with is set.", hint="The setting signing_key is its fingerprint.")
-    build = steps.newest()
-    seal.unseal(build.folder)
-    _print(steps.seal(build))
+    _print(steps.seal(steps.newest(), anew=True))
 
 
 @task(
@@ -435,7 +432,10 @@ def verify(context: Context, target: list[str], key: str = "", unsigned: bool = 
     Example: ./inv verify artifacts/4.17/latest --key maintainer.asc
     """
     from pipeline import verify as verifying
+    from pipeline.errors import UsageError
 
+    if not target:
+        raise UsageError("Nothing is named to verify.", hint="Example: ./inv verify artifacts/4.17/latest")
     settings = _settings(context)
     key_files = (Path(key).expanduser(),) if key else settings.key_files
     for word in target:

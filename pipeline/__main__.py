@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -19,7 +20,16 @@ def _raise_later(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+def _have_streams() -> None:
+    """Let what is said go nowhere where standard streams are closed, instead of into what is opened next."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free, which is the closed one.
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))  # noqa: SIM115
+
+
 if __name__ == "__main__":
+    _have_streams()
     sys.unraisablehook = _raise_later
     try:
         # ./inv holds Ctrl-C back until here, so that it never meets an interpreter that is only starting.

@@ -19,28 +19,16 @@ from pathlib import Path
 
 from invoke.collection import Collection
 from invoke.config import AmbiguousMergeError, Config
-from invoke.exceptions import (
-    AmbiguousEnvVar,
-    CollectionNotFound,
-    Exit,
-    ParseError,
-    UncastableEnvVar,
-    UnknownFileType,
-)
+from invoke.exceptions import CollectionNotFound, Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.program import Program
-from invoke.vendor.yaml import YAMLError
 
 from pipeline import log, overview, settings
-from pipeline.errors import ExitStatus, PipelineError
+from pipeline.errors import ExitStatus, PipelineError, UsageError
 from pipeline.words import OPTIONAL, asks_about, spell_out
 
-INTERRUPTED = 130
-"""What shells report for a command ended by Ctrl-C: 128 and SIGINT's number."""
-
-
-_CONFIGURATION_ERRORS = (AmbiguousEnvVar, AmbiguousMergeError, UncastableEnvVar, UnknownFileType, YAMLError)
-"""What Invoke raises for files such as ~/.invoke.yaml, and for INVOKE_* variables."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""What ends a service, and what a terminal sends that is closed: both end a command as Ctrl-C does."""
 
 
 class ProjectConfig(Config):
@@ -89,6 +77,25 @@ def _complete(program: Program, words: Sequence[str]) -> int:
     return ExitStatus.FINE
 
 
+def _check_settings(project: Path) -> None:
+    """Read all settings before Invoke does, which ends in a traceback for half of what can be wrong."""
+    settings.refuse_unknown_variables()
+    try:
+        config = ProjectConfig(project_location=project)
+        config.load_project()
+        config.load_shell_env()
+        found = config.pipeline
+    except AmbiguousMergeError as e:
+        raise UsageError("The settings cannot be read: something stands where a table is wanted.") from e
+    except OSError:
+        raise
+    except Exception as e:
+        # What YAML, Invoke and Python itself raise for what is in the files: none of them has a class for it.
+        said = " ".join(str(e).split()) or type(e).__name__
+        raise UsageError(f"The settings cannot be read: {said:.300}.") from e
+    settings.Settings.read(found)
+
+
 def _speak_utf8() -> None:
     """Have C libraries take file names as Python does.
 
@@ -105,13 +112,17 @@ def main(project: Path, arguments: Sequence[str]) -> int:
     program = _Program(name="inv", binary="inv", version="0.1.0", config_class=ProjectConfig)
     _speak_utf8()
     try:
-        program.create_config()
+        for number in ENDING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _interrupt)
         completing = arguments[:2] == ["--complete", "--"]
+        if not completing:
+            _check_settings(project)
+        program.create_config()
         program.parse_core(["inv", "--search-root", str(project), *([] if completing else arguments)])
         program.parse_collection()
         if completing:
             return _complete(program, arguments[2:])
-        settings.refuse_unknown_variables()
         if (command := asks_about(program.core.unparsed, contexts(program.collection))) is not None:
             program.args.help.value, program.core.unparsed = command, []
         program.core.unparsed = spell_out(program.core.unparsed, contexts(program.collection))
@@ -124,9 +135,6 @@ def main(project: Path, arguments: Sequence[str]) -> int:
     except ParseError as e:
         log.error(str(e), hint="./inv --list shows the commands, ./inv --help COMMAND explains one.")
         return ExitStatus.USAGE
-    except _CONFIGURATION_ERRORS as e:
-        log.error(f"The settings cannot be read: {' '.join(str(e).split())}.")
-        return ExitStatus.USAGE
     except CollectionNotFound:
         log.error(f"There is no tasks.py in {project}.")
         return ExitStatus.HOST
@@ -134,33 +142,41 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error(e.message, e.hint)
         return e.status
     except OSError as e:
-        if came_of_interrupt(e):
-            return _interrupted(arguments)
+        if (interrupt := came_of_interrupt(e)) is not None:
+            return _interrupted(interrupt, arguments)
         # A full disk, a folder without permission: the host's failure wherever it happens.
         log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
         return ExitStatus.HOST
     except Exception as e:
-        return _interrupted(arguments) if came_of_interrupt(e) else _unforeseen(e)
-    except KeyboardInterrupt:
-        return _interrupted(arguments)
+        interrupt = came_of_interrupt(e)
+        return _unforeseen(e) if interrupt is None else _interrupted(interrupt, arguments)
+    except KeyboardInterrupt as e:
+        return _interrupted(e, arguments)
     return ExitStatus.FINE
 
 
-def _interrupted(arguments: Sequence[str]) -> int:
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number))
+
+
+def _interrupted(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> int:
     # A second one must not end what is being said, or what waits for the last threads.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *ENDING):
+        signal.signal(number, signal.SIG_IGN)
     again = shlex.join(["./inv", *arguments])
-    log.error("Interrupted.", hint=f"The same command goes on where this one stopped: {again}")
-    return INTERRUPTED
+    by = next((one for one in interrupt.args if isinstance(one, signal.Signals)), signal.SIGINT)
+    message = "Interrupted." if by is signal.SIGINT else f"Ended by {by.name}."
+    log.error(message, hint=f"The same command goes on where this one stopped: {again}")
+    return 128 + by
 
 
-def came_of_interrupt(error: BaseException | None) -> bool:
-    """Whether a library tripped over its own cleaning up when Ctrl-C came."""
+def came_of_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Ctrl-C, where a library tripped over its own cleaning up when it came."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
-            return True
+            return error
         error = error.__context__
-    return False
+    return None
 
 
 def _unforeseen(error: Exception) -> int:

@@ -24,6 +24,9 @@ def read_toml(path: Path, kind: type[T]) -> T:
 def load_toml(path: Path) -> dict[str, Any]:
     """Read the table that is in ``path``; raises UsageError where there is none."""
     try:
+        # Looked at first: opening a FIFO would wait for a writer.
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is not a regular file.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
         # Besides TOMLDecodeError and UnicodeDecodeError: numbers and nesting beyond Python's limits.

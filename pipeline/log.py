@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from pipeline import pace
 # tqdm's own is made when it is first wanted; Ctrl-C in the middle of that leaves it without any.
 tqdm.set_lock(threading.RLock())
 _indent = threading.local()
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters but for tab and line feed, and what no encoding has."""
 
 
 def is_terminal() -> bool:
@@ -38,10 +41,17 @@ def paint(text: str, code: str, *, output: bool = False) -> str:
     return f"\033[{code}m{text}\033[0m"
 
 
-def _write(text: str) -> None:
-    prefix = "  " * getattr(_indent, "depth", 0)
-    # tqdm.write keeps live progress bars intact.
-    tqdm.write(prefix + text, file=sys.stderr)
+def plain(text: str) -> str:
+    """A text without what a terminal would obey: it may come from a mirror or a package."""
+    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def _write(text: str, mark: str = "") -> None:
+    prefix = "  " * getattr(_indent, "depth", 0) + mark
+    # Where nobody reads it, as with a pager that was left, the work goes on all the same.
+    with contextlib.suppress(OSError):
+        # tqdm.write keeps live progress bars intact.
+        tqdm.write(prefix + plain(text), file=sys.stderr)
 
 
 def info(text: str) -> None:
@@ -51,21 +61,21 @@ def info(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print one line about something that is not an error, but not expected either."""
-    _write(paint("warning: ", "33") + text)
+    _write(text, paint("warning: ", "33"))
 
 
 def error(message: str, hint: str | None = None) -> None:
     """Print a failure: one sentence, and what to do about it."""
-    _write(paint("error: ", "31;1") + message)
+    _write(message, paint("error: ", "31;1"))
     if hint:
-        _write(paint("hint: ", "36") + hint)
+        _write(hint, paint("hint: ", "36"))
 
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
     """Announce a step with how long it took last time, indent what it prints, and say how long it took."""
     before = pace.last(title)
-    _write(paint("==> ", "32") + title + (f" (last time: {duration(before)})" if before else ""))
+    _write(title + (f" (last time: {duration(before)})" if before else ""), paint("==> ", "32"))
     depth = getattr(_indent, "depth", 0)
     _indent.depth = depth + 1
     start = time.monotonic()
@@ -73,11 +83,11 @@ def step(title: str) -> Iterator[None]:
         yield
     except BaseException:
         _indent.depth = depth
-        _write(paint("==> ", "31") + f"{title}: stopped after {duration(time.monotonic() - start)}")
+        _write(f"{title}: stopped after {duration(time.monotonic() - start)}", paint("==> ", "31"))
         raise
     _indent.depth = depth
     pace.note(title, time.monotonic() - start)
-    _write(paint("==> ", "32") + f"{title}: done in {duration(time.monotonic() - start)}")
+    _write(f"{title}: done in {duration(time.monotonic() - start)}", paint("==> ", "32"))
 
 
 @contextlib.contextmanager

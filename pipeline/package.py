@@ -7,6 +7,7 @@ Formats: PKGBUILD(5), BUILDINFO(5), alpm-pkginfo(5), mtree(5).
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 import zlib
@@ -24,6 +25,8 @@ MAX_CONTENT = 64 << 20
 
 _MAX_MEMBERS = 1_000_000
 _MAX_TOTAL = 16 << 30
+_PATH_MAX = 4096
+"""Bytes of a path, with the zero at its end, that no Linux takes (limits.h)."""
 
 
 class PackageError(FailureError):
@@ -159,16 +162,19 @@ def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
         gid=entry.gid,
         size=size,
         mtime=int(entry.mtime or 0),
-        target=entry.linkpath if entry.issym else "",
+        target=os.fsdecode(entry.linkpath) if entry.issym else "",
         sha256=digest.hexdigest() if entry.isreg else "",
         content=b"".join(blocks) if entry.isreg and size <= MAX_CONTENT else None,
     )
 
 
-def _name(path: Path, pathname: str) -> str:
-    name = pathname.removeprefix("./").rstrip("/")
+def _name(path: Path, pathname: str | bytes) -> str:
+    # libarchive-c gives bytes of what is not UTF-8.
+    name = os.fsdecode(pathname).removeprefix("./").rstrip("/")
+    if len(os.fsencode(name)) >= _PATH_MAX:
+        raise PackageError(f"{path.name} has a member whose path is longer than any: {name[:60]!r}...")
     if not name or name.startswith("/") or ".." in name.split("/"):
-        raise PackageError(f"{path.name} has a member that leads out of it: {pathname!r}.")
+        raise PackageError(f"{path.name} has a member that leads out of it: {name!r}.")
     return name
 
 

@@ -195,6 +195,8 @@ def srcinfo(recipe: Recipe, image: Image, engine: Engine, work: Path) -> str:
         inputs = {name: folder / "aur" / name for name in recipe.files}
         job = Job(("makepkg", "--printsrcinfo"), inputs)
         engine.run(job, image, folder / "output", lines.append)
+    if not any(line.startswith("pkgbase = ") for line in lines[:1]):
+        raise HostError(f"makepkg of image {image.name} printed no .SRCINFO.", hint="\n".join(lines[-20:]))
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

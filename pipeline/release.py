@@ -56,6 +56,10 @@ class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     reason: Annotated[str, msgspec.Meta(min_length=10)]
 
 
+LAST_TIME = 0xFFFFFFFF
+"""The last second since 1970 that formats in packages have (gzip's header, RFC 1952): in 2106."""
+
+
 class BranchLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a branch stood for on one day; ``lock.json`` in a build's folder.
 
@@ -70,7 +74,7 @@ class BranchLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     count: int
     version: PackageVersion
     xen_version: XenVersion
-    source_date_epoch: Annotated[int, msgspec.Meta(ge=1)]
+    source_date_epoch: Annotated[int, msgspec.Meta(ge=1, le=LAST_TIME)]
     names: dict[str, str] = {}
 
 
@@ -109,7 +113,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     version: PackageVersion
     revision: Annotated[int, msgspec.Meta(ge=1)] = 1
     xen_version: XenVersion
-    source_date_epoch: Annotated[int, msgspec.Meta(ge=1)]
+    source_date_epoch: Annotated[int, msgspec.Meta(ge=1, le=LAST_TIME)]
     image: str
     sources: tuple[Source, ...] = ()
     git: tuple[GitSource, ...] = ()
@@ -186,8 +190,12 @@ def _load(path: Path) -> dict[str, Any]:
     data = load_toml(path)
     seen = [path.stem]
     while (like := data.pop("like", None)) is not None:
+        if not isinstance(like, str) or like not in known():
+            raise UsageError(
+                f"{path}: there is no release {like!r} (at like).", hint=f"Releases: {', '.join(known())}."
+            )
         if like in seen:
-            raise UsageError(f"{path}: {' is like '.join([*seen, str(like)])} (at like).")
+            raise UsageError(f"{path}: {' is like '.join([*seen, like])} (at like).")
         seen.append(like)
         data = overlay(load_toml(RELEASES / f"{like}.toml"), data)
     return data

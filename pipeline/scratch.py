@@ -7,11 +7,13 @@ import errno
 import fcntl
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.run import run
 
 _SUFFIX = ".scratch"
 _TRIES = 20
@@ -66,17 +68,16 @@ def remove_tree(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
-    except PermissionError:
-        # A build may leave folders without write permission, which stops an unprivileged user.
-        for path, _, _ in os.walk(folder):
-            with contextlib.suppress(OSError):
-                Path(path).chmod(stat.S_IRWXU)
-        shutil.rmtree(folder)
+    except (PermissionError, RecursionError):
+        # A build may leave folders without write permission, which stops an unprivileged user, and folders
+        # deeper than Python's own can go, which is called once for each level, or than any path.
+        run(["chmod", "--recursive", "u+rwX", "--", folder], expect=None)
+        run(["rm", "--recursive", "--force", "--", folder])
 
 
 def _sweep(parent: Path) -> None:
     for folder in parent.glob(f"*{_SUFFIX}"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, PipelineError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

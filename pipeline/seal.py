@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,10 +41,11 @@ def signatures(folder: Path) -> list[Path]:
     return [path for path in [*seal, *sorted(folder.glob("*.pkg.tar.*.sig"))] if path.is_file()]
 
 
-def seal(folder: Path, known: Mapping[str, str], key: str = "") -> Path:
+def seal(folder: Path, known: Mapping[str, str], key: str = "", *, anew: bool = False) -> Path:
     """Write a build folder's ``SHA256SUMS``; with a key, sign it and each package that is not signed yet.
 
-    ``known`` maps file names to a SHA-256 that was verified just now. Raises what signing.sign raises.
+    ``known`` maps file names to a SHA-256 that was verified just now. ``anew`` signs again what is signed.
+    Raises what signing.signature raises; then all is as it was.
     """
     paths = shipped(folder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -52,21 +54,29 @@ def seal(folder: Path, known: Mapping[str, str], key: str = "") -> Path:
             f"{sha256}  {path.relative_to(folder)}\n" for sha256, path in zip(sums, paths, strict=True)
         )
     target = folder / SUMS
-    if not target.is_file() or target.read_text() != text:
-        unseal(folder)  # signatures of other bytes
+    stale = not target.is_file() or target.read_text() != text
+    made = _sign(target, text, paths, key, anew=stale or anew) if key else {}
+    if stale:
+        for path in signatures(folder):
+            path.unlink()  # of other bytes
         files.write_text(target, text)
-    if key:
-        for path in [target, *(p for p in paths if ".pkg.tar" in p.name)]:
-            # A signature holds its time: made anew, two bundles of one build would differ.
-            if not path.with_name(f"{path.name}.sig").is_file():
-                signing.sign(path, key)
+    for path, signature in made.items():
+        files.write_bytes(path, signature)
     return target
 
 
-def unseal(folder: Path) -> None:
-    """Remove a build folder's list and all signatures."""
-    for path in signatures(folder):
-        path.unlink()
+def _sign(target: Path, text: str, paths: list[Path], key: str, *, anew: bool) -> dict[Path, bytes]:
+    """Make the signatures that are to be: all, or those that are not there."""
+    made = {}
+    with tempfile.TemporaryDirectory(prefix="seal-") as name:
+        table = Path(name) / SUMS
+        table.write_text(text)
+        for path in [table, *(p for p in paths if ".pkg.tar" in p.name)]:
+            signature = (target if path is table else path).with_name(f"{path.name}.sig")
+            # A signature holds its time: made anew, two bundles of one build would differ.
+            if anew or not signature.is_file():
+                made[signature] = signing.signature(path, key)
+    return made
 
 
 def read(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from pipeline.release import PROJECT
 from pipeline.store import Store
 
 _PREFIX = "INVOKE_PIPELINE_"
+_MANY = 1_000_000
+"""More than any number that is meant: GiB, minutes, hours, versions."""
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -47,13 +50,13 @@ class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     release: str = "unstable"
     branch: str = ""
     steps: tuple[str, ...] = ("check", "reproduce", "smoke")
-    limits: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
-    budget: Annotated[float, msgspec.Meta(ge=0)] = 20
-    free: Annotated[float, msgspec.Meta(ge=0)] = 5
+    limits: dict[str, Annotated[float, msgspec.Meta(gt=0, le=_MANY)]] = {}
+    budget: Annotated[float, msgspec.Meta(ge=0, le=_MANY)] = 20
+    free: Annotated[float, msgspec.Meta(ge=0, le=_MANY)] = 5
     notify: tuple[str, ...] = ()
     publish: bool = True
     full: bool = True
-    ccache: Annotated[float, msgspec.Meta(ge=0)] = 5
+    ccache: Annotated[float, msgspec.Meta(ge=0, le=_MANY)] = 5
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,8 +64,8 @@ class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     less than ``grace`` hours ago.
     """
 
-    keep: Annotated[int, msgspec.Meta(ge=1)] = 3
-    grace: Annotated[float, msgspec.Meta(ge=0)] = 24
+    keep: Annotated[int, msgspec.Meta(ge=1, le=_MANY)] = 3
+    grace: Annotated[float, msgspec.Meta(ge=0, le=_MANY)] = 24
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,8 +83,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     release: str = "4.2"
     without: str | tuple[str, ...] = ""
     engine: str = "auto"
-    jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
-    downloads: Annotated[int, msgspec.Meta(ge=1)] = 6
+    jobs: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    downloads: Annotated[int, msgspec.Meta(ge=1, le=100)] = 6
     packager: str = "Unknown Packager"
     signing_key: Annotated[str, msgspec.Meta(pattern="^([0-9A-F]{40})?$")] = ""
     trusted_keys: str | tuple[str, ...] = ""
@@ -106,7 +109,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             key = where.strip("`").removeprefix("$.") or "the top level"
             raise UsageError(f"The settings under `pipeline` are wrong: {problem} (at {key}).") from e
         EngineChoice.parse(settings.engine)
+        settings._refuse_odd_text()
         return settings
+
+    def _refuse_odd_text(self) -> None:
+        """Raise UsageError for what no path, URL or package can hold, and for the home of nobody."""
+        for key, text in _texts(msgspec.to_builtins(self)):
+            if re.search("[\0\ud800-\udfff]", text) or (key == "packager" and not text.isprintable()):
+                raise UsageError(
+                    f"The settings under `pipeline` are wrong: {text!a} has characters that cannot be there"
+                    f" (at {key})."
+                )
+        try:
+            _ = self.artifacts_folder, self.open_store, self.key_files
+        except RuntimeError as e:
+            raise UsageError("The settings under `pipeline` name the home folder (~) of nobody.") from e
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -154,6 +171,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def compile_jobs(self) -> int:
         """How many processes a compile uses."""
         return self.jobs or len(os.sched_getaffinity(0))
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts in the settings, each with where it is."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _texts(name, key)
+            yield from _texts(one, f"{key}.{name}".removeprefix("."))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one, key)
 
 
 def defaults(kind: type[msgspec.Struct] = Settings) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _STATUS = "[GNUPG:] "
 _MAX_SIGNATURE = 64 << 10
 # gpg(1): no configuration, agent or key server of this host may reach the verdict.
 _STRICT = ("--batch", "--no-tty", "--no-autostart", "--no-auto-key-retrieve", "--trust-model", "always")
+_BROKEN = "gpg --version says whether it is the one that you expect."
 _ENDED = {"KEYEXPIRED", "KEYREVOKED", "SIGEXPIRED"}
 
 
@@ -111,6 +112,8 @@ def keyring(*key_files: Path, own: str = "") -> Iterator[Keyring]:
             _gpg(home, *_STRICT, "--import", key_file)
             now = set(_primary_keys(_gpg(home, *_STRICT, "--with-colons", "--fingerprint", "--list-keys")))
             if not now - seen and len(key_files) == 1:
+                if not _gpg(home, "--version").startswith("gpg (GnuPG)"):
+                    raise HostError("gpg does not work on this host.", hint=_BROKEN)
                 raise UsageError(f"{key_file} does not hold a public key.")
             seen |= now
         ring = Keyring(home, tuple(sorted(seen)))
@@ -118,12 +121,18 @@ def keyring(*key_files: Path, own: str = "") -> Iterator[Keyring]:
 
 
 def sign(path: Path, key: str) -> Path:
-    """Sign a file with the user's own key and agent, and return the path of the signature, ``<path>.sig``.
+    """Sign a file as `signature` does, and return the path of the signature, ``<path>.sig``."""
+    target = path.with_name(f"{path.name}.sig")
+    files.write_bytes(target, signature(path, key))
+    return target
+
+
+def signature(path: Path, key: str) -> bytes:
+    """Sign a file with the user's own key and agent, and return the signature.
 
     It is binary and detached, as pacman wants it. Raises UsageError where gpg has no such secret key, and
     HostError.
     """
-    signature = path.with_name(f"{path.name}.sig")
     with tempfile.TemporaryDirectory(prefix="sig-") as folder:
         output = Path(folder) / "sig"
         env = {**os.environ, "LC_ALL": "C"}
@@ -138,8 +147,9 @@ def sign(path: Path, key: str) -> Path:
             raise HostError(f"gpg could not sign {path.name} with the key {key}.", hint=e.hint) from e
         for word in _ENDED & {line[0] for line in _status_lines(said) if line}:
             raise UsageError(f"The key {key} cannot sign any more: {word}.")
-        files.write_bytes(signature, output.read_bytes())
-    return signature
+        if not output.is_file():
+            raise HostError(f"gpg ended as if it had signed {path.name}, and has not.", hint=_BROKEN)
+        return output.read_bytes()
 
 
 def judge(output: str) -> Signature:

@@ -182,7 +182,7 @@ class Steps:
         """The image of the host that the full tier installs on; empty where none is named."""
         return read_definition(self.release.image).dom0 or ""
 
-    def seal(self, build: Build) -> Path:
+    def seal(self, build: Build, *, anew: bool = False) -> Path:
         """Write the table of a build's files, and sign it and the packages where the settings name a key."""
         build.verify()
-        return seals.seal(build.folder, build.hashes, self.settings.signing_key)
+        return seals.seal(build.folder, build.hashes, self.settings.signing_key, anew=anew)

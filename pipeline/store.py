@@ -24,6 +24,7 @@ import filelock
 from pipeline import log
 from pipeline.errors import HostError, IntegrityError, UsageError
 from pipeline.files import sync_folder
+from pipeline.scratch import remove_tree
 from pipeline.source import Source
 
 BLOCK = 1 << 20
@@ -36,6 +37,16 @@ _HINTS = {
     errno.EROFS: "Set `store` to a folder that this user can write to.",
     errno.EACCES: "Set `store` to a folder that this user can write to.",
 }
+
+
+def _clear(path: Path) -> None:
+    """Remove what lies in the place of a regular file and is none."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            remove_tree(path)
+        elif not stat.S_ISREG(mode):
+            path.unlink()
 
 
 class StoreError(HostError):
@@ -229,6 +240,7 @@ class Store:
         with self.lock(sha256, name, cancelled):
             path = self._folder("tmp") / f"{sha256}.part"
             with _explained(self.root):
+                _clear(path)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
                 writer = Writer(self, path, fd, locked=True)
             try:
@@ -303,7 +315,8 @@ class Store:
                 return True
             if (now.st_dev, now.st_ino, now.st_mtime_ns) != (seen.st_dev, seen.st_ino, seen.st_mtime_ns):
                 return False
-            entry.unlink()
+            _clear(entry)
+            entry.unlink(missing_ok=True)
             return True
 
     def _create(self) -> tuple[Path, int]:

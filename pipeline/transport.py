@@ -7,18 +7,22 @@ import email.utils
 import http.client
 import http.cookiejar
 import re
+import socket
 import ssl
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
 import requests
 import urllib3
+import urllib3.connection
 
 from pipeline.errors import HostError
 
@@ -78,6 +82,69 @@ class Body:
     offset: int
 
 
+class _SlowAnswerError(TimeoutError):
+    """A server sent its status line and headers, or what comes before them, byte by byte."""
+
+
+class _Watched(urllib3.connection.HTTPConnection):
+    """A connection whose headers have to come in time: its own timeout is that of each of many reads."""
+
+    limit: ClassVar[float]
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        """Return the answer, with its headers. Raises _SlowAnswerError."""
+        late = threading.Event()
+        connected = self.sock
+
+        def end() -> None:
+            late.set()
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+        watchdog = threading.Timer(self.limit, end)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            response = super().getresponse()
+        except (OSError, http.client.HTTPException):
+            if not late.is_set():
+                raise
+        finally:
+            watchdog.cancel()
+        # http.client takes the end of a connection for the end of its headers.
+        if late.is_set():
+            raise _SlowAnswerError
+        return response
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Makes connections that are watched."""
+
+    def __init__(self, limits: Limits, connections: int) -> None:
+        self._limit = limits.read
+        super().__init__(pool_maxsize=connections)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools, of which each scheme has its class."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools()
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a proxy's pools."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools()
+        return manager
+
+    def _pools(self) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+        own = {"limit": self._limit}
+        http_class = type("Http", (_Watched,), own)
+        https_class = type("Https", (_Watched, urllib3.connection.HTTPSConnection), own)
+        return {
+            "http": type("HttpPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": http_class}),
+            "https": type("HttpsPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": https_class}),
+        }
+
+
 class Transport:
     """Opens URLs. Threads may share one; `abort` ends what they read at that moment."""
 
@@ -88,7 +155,7 @@ class Transport:
         # Without it, a server would send .tar.gz files unpacked, and other bytes than were pinned.
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections)
+        adapter = _Adapter(limits, connections)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         self._open: set[requests.Response] = set()
@@ -143,7 +210,10 @@ class Transport:
                 response.close()
                 seen.append(url)
                 url = urljoin(url, target)
-            except ValueError as e:  # a host name that cannot be one, for instance
+            except ValueError as e:
+                if isinstance(e, requests.exceptions.InvalidHeader):
+                    raise  # of the answer
+                # A host name that cannot be one, for instance.
                 raise RefusedError(f"leads to {shown(url)}, which is no URL: {e}") from e
             if url in seen:
                 raise RefusedError(f"redirects in a circle, by way of {shown(url)}")
@@ -154,7 +224,7 @@ class Transport:
         status = response.status_code
         if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             return
-        text = f"HTTP {status} {response.reason or ''}".rstrip()
+        text = f"HTTP {status} {response.reason or '':.80}".rstrip()
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise RangeError(text)
         if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -190,9 +260,13 @@ def _start(response: requests.Response, offset: int, size: int | None) -> int:
     """Return where an answer's body begins. Raises RefusedError where it cannot be the pinned file."""
     if response.status_code == HTTPStatus.OK:
         length = response.headers.get("Content-Length", "")
-        if size is not None and length.isascii() and length.isdigit() and int(length) != size:
+        if (
+            size is not None
+            and re.fullmatch(r"[0-9]+", length)
+            and length.lstrip("0") != (str(size) if size else "")
+        ):
             kind = response.headers.get("Content-Type", "no type")
-            raise RefusedError(f"announces {int(length)} bytes ({kind:.80}) instead of {size}")
+            raise RefusedError(f"announces {length:.20} bytes ({kind:.80}) instead of {size}")
         return 0
     given = response.headers.get("Content-Range", "")
     match = _RANGE.fullmatch(given.strip())
@@ -228,6 +302,8 @@ def _translated(limits: Limits) -> Iterator[None]:
     except requests.ConnectTimeout as e:
         raise TransientError(f"no connection within {limits.connect:g} s", unreachable=True) from e
     except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as e:
+        if isinstance(_root(e), _SlowAnswerError):
+            raise TransientError(f"sent no whole headers within {limits.read:g} s") from e
         raise TransientError(f"silent for {limits.read:g} s", unreachable=True) from e
     except (requests.ConnectionError, urllib3.exceptions.HTTPError) as e:
         cause = _root(e)

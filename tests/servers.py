@@ -236,3 +236,16 @@ def compressing(data: bytes) -> Behaviour:
             labelled_gzip(gzip.compress(data))(handler)
 
     return behave
+
+
+def dripping(first: bytes, again: bytes) -> Behaviour:
+    """Begin an answer in a way of its own, and go on with the same bytes a few times a second, for ever."""
+
+    def behave(handler: Handler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(first)
+        while True:
+            handler.wfile.write(again)
+            time.sleep(0.2)
+
+    return behave

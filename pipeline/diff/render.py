@@ -17,7 +17,12 @@ def render(differences: Sequence[Difference]) -> str:
     """Return the differences, a package after the other; one line where there are none."""
     if all(difference.same for difference in differences):
         return "The packages hold the same."
-    return "\n\n".join("\n".join(_package(difference)) for difference in differences)
+    return "\n\n".join("\n".join(map(_line, _package(difference))) for difference in differences)
+
+
+def _line(text: str) -> str:
+    """A line that no file's name can break, or make a terminal obey."""
+    return log.plain(text).replace("\n", "\\n")
 
 
 def _package(found: Difference) -> Iterator[str]:

@@ -25,7 +25,7 @@ from pipeline.engine.job import (
     Limits,
     OutputError,
 )
-from pipeline.files import write_text
+from pipeline.files import below, write_text
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
 
@@ -36,6 +36,8 @@ _NAMESPACES = (
     *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--new-session"),
 )
+_PATH_MAX = 4096
+"""Bytes of a path, with the zero at its end, that the kernel takes no longer (limits.h)."""
 _LAST = 30.0
 """Seconds that killed processes may take to end: one in the middle of a write to a slow disk takes some."""
 
@@ -74,7 +76,12 @@ class Bubblewrap:
                     expect=None,
                     pass_fds=(info,),
                 )
-            told.judge(job.limits.disk)
+            told.judge(job.limits.disk, root)
+            if result.status < 0:
+                # A job that is killed ends it with 128 and the signal's number.
+                raise EngineError(
+                    f"bwrap itself ended with {describe_status(result.status)}.", hint=result.output
+                )
             if result.status != 0:
                 raise JobFailedError(
                     f"{job.command[0]} ended with {describe_status(result.status)} in image {name}.",
@@ -165,17 +172,18 @@ def _take(workspace: Path, job: Job, output: Path) -> None:
         if not os.path.lexists(left) or not stat.S_ISDIR(left.lstat().st_mode):
             raise OutputError(job.output)
         left.chmod(0o755)
-    for folder, folders, names in os.walk(left):
-        for path in (Path(folder) / name for name in (*folders, *names)):
-            info = path.lstat()
-            if stat.S_ISDIR(info.st_mode):
-                path.chmod(0o755)
-            elif stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
-                path.chmod(0o644 | info.st_mode & 0o111)
-            else:
-                raise OutputError(os.fspath(path.relative_to(workspace)))
-            if os.geteuid() == 0:
-                os.chown(path, 0, 0, follow_symlinks=False)
+    for path in below(left):
+        if len(os.fsencode(path)) >= _PATH_MAX:
+            raise OutputError(f"{os.fspath(path.relative_to(workspace)):.60}…")
+        info = path.lstat()
+        if stat.S_ISDIR(info.st_mode):
+            path.chmod(0o755)
+        elif stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+            path.chmod(0o644 | info.st_mode & 0o111)
+        else:
+            raise OutputError(os.fspath(path.relative_to(workspace)))
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0, follow_symlinks=False)
     for path in left.iterdir():
         shutil.move(path, output / path.name)
 

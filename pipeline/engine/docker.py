@@ -275,7 +275,7 @@ def _execute(container: Container, job: Job, image: Image, on_line: Callable[[st
             f"{job.command[0]} used more than its {log.size(job.limits.memory)} of memory.",
             hint="\n".join(last),
         )
-    told.judge(job.limits.disk)
+    told.judge(job.limits.disk, image.root)
     if status != 0:
         raise JobFailedError(
             f"{job.command[0]} ended with exit status {status} in image {image.name}.", hint="\n".join(last)

@@ -75,6 +75,9 @@ sub filter {
   return syscall($nr{seccomp}, 1, 4 | 8 | ($order eq "reversed" ? 32 : 0), $fprog);
 }
 
+# Says that the sandbox is there, and that all from now on is the job's doing.
+sub begin { syswrite(STDOUT, "$MARK\tbegun\n") }
+
 # Starts the job; returns what tells of its calls. The guard is not under the filter, as it could not answer
 # itself: the two share their descriptors (CLONE_FILES) until the job's program starts, and so the new one.
 sub start {
@@ -284,6 +287,7 @@ sub watch_disk {
 }
 
 $SIG{PIPE} = "DEFAULT";
+begin();
 my $listener = start();
 $free = free_bytes();
 $looked = time;

@@ -66,22 +66,32 @@ class Told:
         self._on_line = on_line
         self._last: deque[str] = deque(maxlen=TAIL_LINES)
         self._verdict: list[str] = []
+        self._begun = False
 
     def line(self, line: str) -> None:
         """Take one line of the job's output."""
+        if line == f"{_MARK}\tbegun":
+            self._begun = True
+            return
         if line.startswith(_MARK):
             self._verdict = line.split("\t")[1:]
             return
         self._last.append(line)
         self._on_line(line)
 
-    def judge(self, limit: int) -> None:
+    def judge(self, limit: int, root: Path) -> None:
         """Raise what the guard has ended the job for; ``limit`` is the job's quota of disk, in bytes.
 
-        A job may forge such a line, which ends nothing but itself. Raises NetworkAttemptError,
-        DiskQuotaError, EngineError.
+        ``root`` is where the image's root file system is. A job may forge such a line, which ends nothing
+        but itself. Raises NetworkAttemptError, DiskQuotaError, and EngineError: also where a guard that the
+        image can run did not begin, so that how it ended is none of the job's doing.
         """
         tail = "\n".join(self._last)
+        if not self._begun and not self._verdict and os.path.lexists(root / _PERL):
+            raise EngineError(
+                f"The job's sandbox did not start: {self._last[-1] if self._last else 'nothing is said'}.",
+                hint="./inv doctor tries whether sandboxes start on this host.\n" + tail,
+            )
         match self._verdict:
             case ["network", name, line, address]:
                 hint = f"The process was: {line}\n{_PINNED}\n{tail}".rstrip()

@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from pipeline.run import run
 
+PATH_MAX = 4096
+"""Bytes of a path, with the zero at its end, that Linux takes no longer (limits.h)."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:

@@ -19,14 +19,13 @@ import libarchive
 from libarchive.exception import ArchiveError
 
 from pipeline.errors import FailureError
+from pipeline.files import PATH_MAX
 
 MAX_CONTENT = 64 << 20
 """The largest file, in bytes, whose content is kept in memory."""
 
 _MAX_MEMBERS = 1_000_000
 _MAX_TOTAL = 16 << 30
-_PATH_MAX = 4096
-"""Bytes of a path, with the zero at its end, that no Linux takes (limits.h)."""
 
 
 class PackageError(FailureError):
@@ -171,7 +170,7 @@ def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
 def _name(path: Path, pathname: str | bytes) -> str:
     # libarchive-c gives bytes of what is not UTF-8.
     name = os.fsdecode(pathname).removeprefix("./").rstrip("/")
-    if len(os.fsencode(name)) >= _PATH_MAX:
+    if len(os.fsencode(name)) >= PATH_MAX:
         raise PackageError(f"{path.name} has a member whose path is longer than any: {name[:60]!r}...")
     if not name or name.startswith("/") or ".." in name.split("/"):
         raise PackageError(f"{path.name} has a member that leads out of it: {name!r}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,29 @@ def test_a_broken_settings_file_is_named(checkout: Checkout, tmp_path: Path) -> 
     assert ".invoke.yaml" in checkout.run("smoke", env={"HOME": str(tmp_path)}).failed(2).err
     (tmp_path / ".invoke.yaml").write_text("pipeline: 3\n")
     checkout.run("smoke", env={"HOME": str(tmp_path)}).failed(2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'packager: "\xe9"',
+        "42",
+        "pipeline: &p {mirrors: *p}",
+        "pipeline: " + "[" * 3000,
+        "pipeline: {release: 2026-01-01}",
+        "pipeline: {release: 2026-99-01}",
+        "5: small",
+        "pipeline: {mirrors: {rewrites: {1: [2]}}}",
+        "pipeline: {jobs: " + "9" * 5000 + "}",
+        "run: 5",
+        "pipeline: [1, 2]",
+    ],
+)
+def test_a_file_of_anything_is_a_sentence(checkout: Checkout, tmp_path: Path, text: str) -> None:
+    """YAML makes anything of a file, and Invoke a traceback of most of that."""
+    (tmp_path / ".invoke.yaml").write_bytes(text.encode("latin-1"))
+    err = checkout.run("recipe", env={"HOME": str(tmp_path)}).failed(2).err
+    assert len(err) < 600
 
 
 def test_a_users_own_settings_count(checkout: Checkout, tmp_path: Path) -> None:
@@ -142,3 +167,26 @@ def test_a_library_that_trips_over_an_interrupt_is_no_mistake_of_ours() -> None:
         write()
     assert came_of_interrupt(tripped.value)
     assert not came_of_interrupt(AttributeError("another"))
+
+
+@pytest.mark.parametrize("closing", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_status_does_not_depend_on_who_listens(checkout: Checkout, closing: str) -> None:
+    """cron and pagers close what they do not read: 1 would say that the package is bad."""
+    shell = ("sh", "-c", f'"$@" {closing}', "sh")
+    assert checkout.run("fetch", "nosuch", prefix=shell).status == 2
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")])
+def test_a_service_that_is_stopped_leaves_a_sentence(
+    checkout: Checkout, number: signal.Signals, name: str, tmp_path: Path
+) -> None:
+    """Or the journal ends in the middle, and what was at work leaves its folders behind."""
+    os.mkfifo(tmp_path / "bundle")
+    process = checkout.popen("receive", str(tmp_path / "bundle"), "--unknown-signer", "--allow-unproven")
+    assert process.stderr is not None
+    with (tmp_path / "bundle").open("wb"):  # when it is opened, somebody reads
+        process.send_signal(number)
+        err = process.stderr.read()
+        assert process.wait() == 128 + number
+    assert f"Ended by {name}." in err
+    assert "./inv receive" in err

@@ -125,6 +125,7 @@ FAULTS: dict[str, tuple[Behaviour, str]] = {
     "a page of unknown length": (servers.unannounced(b"<html>"), "ended after 6 of 700001 bytes"),
     "other bytes": (servers.good(WRONG), "sends other bytes, with the SHA-256 "),
     "a longer file": (servers.good(DATA + b"x"), "announces 700002 bytes"),
+    "a length of 5000 digits": (servers.status(200, {"Content-Length": "9" * 5000}), "announces 99999"),
     "a shorter file": (servers.good(DATA[:-1]), "announces 700000 bytes"),
     "endless bytes": (servers.unannounced(WRONG, endless=True), "sends other bytes"),
     "always broken off": (servers.rangeless(DATA, 1000), "the connection ended too early"),

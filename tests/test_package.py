@@ -82,6 +82,7 @@ def test_a_package_is_read_whole(write: Callable[[bytes], Path]) -> None:
         ("twice", (*GOOD, member("usr/file", b"other")), "holds usr/file twice"),
         ("lost link", (*GOOD, member("usr/x", kind=tarfile.LNKTYPE, target="usr/y")), "usr/x"),
         ("climbing link", (*GOOD, member("usr/x", kind=tarfile.LNKTYPE, target="../y")), "leads out"),
+        ("long", (*GOOD, member("usr/" + "a/" * 2100 + "b", b"x")), "whose path is longer than any"),
         ("no PKGINFO", GOOD[1:], "has no .PKGINFO"),
         ("no BUILDINFO", (GOOD[0], *GOOD[2:]), "has no .BUILDINFO"),
         ("no MTREE", (*GOOD[:2], *GOOD[3:]), "has no .MTREE"),
@@ -107,6 +108,12 @@ def test_a_malformed_package_is_named(
         package.read(path)
     assert named in caught.value.message
     assert path.name in caught.value.message
+
+
+def test_a_name_of_any_bytes_is_a_name(write: Callable[[bytes], Path]) -> None:
+    """pacman takes it, so a check must be able to tell of it."""
+    name = "usr/\udcff"
+    assert package.read(write(archive((*GOOD, member(name, b"x"))))).members[name].content == b"x"
 
 
 def test_a_hard_link_is_a_second_name(write: Callable[[bytes], Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,6 +52,21 @@ def test_a_good_file_is_read(releases: Path) -> None:
     found = release.read("4.17")
     assert (found.name, found.version, found.revision) == ("4.17", "4.17.5", 1)
     assert release.known() == ["4.17"]
+
+
+@pytest.mark.parametrize("like", ["5", "['a']", "'a\\u0000b'", "'../4.17'", "'4.99'"])
+def test_what_a_release_is_like_must_be_there(releases: Path, like: str) -> None:
+    """The sentence spoke of a file that nobody had named."""
+    (releases / "4.17.toml").write_text(f"like = {like}\n".replace("'", '"'))
+    with pytest.raises(UsageError, match="at like"):
+        release.read("4.17")
+
+
+def test_a_release_file_that_is_a_pipe_is_refused(releases: Path) -> None:
+    """Reading it would wait for ever."""
+    os.mkfifo(releases / "4.17.toml")
+    with pytest.raises(UsageError, match="not a regular file"):
+        release.read("4.17")
 
 
 def test_the_releases_of_this_project_are_good() -> None:

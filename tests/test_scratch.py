@@ -94,3 +94,11 @@ def test_a_folder_is_removed_while_what_was_killed_still_writes_to_it(tmp_path: 
     remove_tree(folder)
     writer.join()
     assert not folder.exists()
+
+
+def test_a_folder_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
+    """If it stays, every later command trips over it: each one sweeps what was left."""
+    with scratch(tmp_path, "x") as folder:
+        dig = "for (1..3000) { mkdir 'deep'; chdir 'deep' or die }"
+        subprocess.run(["perl", "-e", dig], cwd=folder, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -55,3 +55,22 @@ def test_numbers_must_make_sense(key: str) -> None:
 def test_defaults_that_variables_change_are_those_of_the_settings() -> None:
     """A default that is another one as text is one that nobody has written down."""
     assert Settings.read(defaults()) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"artifacts": "/a\0b"}, "at artifacts"),
+        ({"packager": "a\ndepend = evil"}, "at packager"),
+        ({"packager": "sm\udcff"}, "at packager"),
+        ({"mirrors": {"rewrites": {"x": ["\0"]}}}, "at mirrors.rewrites.x"),
+        ({"store": "~nobody-of-that-name/x"}, "home folder"),
+        ({"downloads": 2_000_000_000}, "at downloads"),
+        ({"nightly": {"ccache": 1e308}}, "at nightly.ccache"),
+    ],
+)
+def test_what_no_path_or_package_can_hold_is_refused(config: dict[str, object], named: str) -> None:
+    """It would come up as a traceback, in the middle of a build, or take all memory."""
+    with pytest.raises(UsageError) as caught:
+        Settings.read(config)
+    assert named in caught.value.message

@@ -146,3 +146,20 @@ def test_the_environment_of_this_host_has_no_say(
     monkeypatch.setenv("GNUPGHOME", str(keys["other"].home))
     assert verdict(file, keys["mine"].file).status is Status.UNKNOWN_KEY
     assert os.environ["GNUPGHOME"] == str(keys["other"].home)
+
+
+@pytest.mark.parametrize("instead", ["exit 2", "exit 0", "echo garbage", "kill -SEGV $$"])
+def test_a_broken_gpg_is_not_told_as_a_wrong_key(
+    file: Path, keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: str
+) -> None:
+    """The maintainer would ask for another key, and another, and sign with nothing."""
+    program = tmp_path / "bin" / "gpg"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{instead}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(HostError, match="gpg"):
+        verdict(file, keys["mine"].file)
+    with pytest.raises(HostError, match="gpg"):
+        signing.sign(file, keys["mine"].fingerprint)
+    assert not file.with_name(f"{file.name}.sig").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import evidence, files, seal, signing, verify
 from pipeline.build import Build
+from pipeline.errors import HostError
 from pipeline.evidence import Kind
 from pipeline.seal import SealError
 from pipeline.verify import VerificationError
@@ -190,3 +192,28 @@ def test_sealing_again_drops_signatures_of_other_bytes(folder: Path) -> None:
     seal.seal(folder, {})
     assert not list(folder.rglob("*.sig"))
     assert seal.read(folder)["evidence/check.json"] == files.sha256(path)
+
+
+def test_signing_that_fails_leaves_the_signatures_that_there_were(
+    folder: Path, some_keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at the pinentry would otherwise leave a published build unsigned."""
+    mine = some_keys["mine"]
+    monkeypatch.setenv("GNUPGHOME", str(mine.home))
+    seal.seal(folder, {}, mine.fingerprint)
+    before = {path.name: path.read_bytes() for path in seal.signatures(folder)}
+    program = tmp_path / "bin" / "gpg"
+    program.parent.mkdir()
+    # The first signature is made, and the second is not.
+    once = f"[ -e {tmp_path}/done ] && exit 2\ntouch {tmp_path}/done"
+    program.write_text(f'#!/bin/sh\n{once}\nexec /usr/bin/gpg "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(HostError, match="could not sign"):
+        seal.seal(folder, {}, mine.fingerprint, anew=True)
+    assert {path.name: path.read_bytes() for path in seal.signatures(folder)} == before
+    monkeypatch.undo()
+    monkeypatch.setenv("GNUPGHOME", str(mine.home))
+    seal.seal(folder, {}, mine.fingerprint, anew=True)
+    after = {path.name: path.read_bytes() for path in seal.signatures(folder)}
+    assert after.keys() == before.keys()

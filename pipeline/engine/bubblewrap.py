@@ -25,7 +25,7 @@ from pipeline.engine.job import (
     Limits,
     OutputError,
 )
-from pipeline.files import below, write_text
+from pipeline.files import PATH_MAX, below, write_text
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
 
@@ -36,8 +36,6 @@ _NAMESPACES = (
     *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--new-session"),
 )
-_PATH_MAX = 4096
-"""Bytes of a path, with the zero at its end, that the kernel takes no longer (limits.h)."""
 _LAST = 30.0
 """Seconds that killed processes may take to end: one in the middle of a write to a slow disk takes some."""
 
@@ -173,8 +171,8 @@ def _take(workspace: Path, job: Job, output: Path) -> None:
             raise OutputError(job.output)
         left.chmod(0o755)
     for path in below(left):
-        if len(os.fsencode(path)) >= _PATH_MAX:
-            raise OutputError(f"{os.fspath(path.relative_to(workspace)):.60}…")
+        if len(os.fsencode(path)) >= PATH_MAX:
+            raise OutputError(os.fspath(path.relative_to(workspace)))
         info = path.lstat()
         if stat.S_ISDIR(info.st_mode):
             path.chmod(0o755)

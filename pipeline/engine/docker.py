@@ -33,6 +33,7 @@ from pipeline.engine.job import (
     OutputError,
 )
 from pipeline.errors import TimeLimitError
+from pipeline.files import PATH_MAX
 from pipeline.run import TAIL_LINES
 
 if TYPE_CHECKING:
@@ -323,7 +324,8 @@ def _get(container: Container, job: Job, output: Path) -> None:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).relative_to(top)
-                if not (member.isdir() or (member.isreg() and str(name) != ".")):
+                short = len(os.fsencode(output / name)) < PATH_MAX
+                if not short or not (member.isdir() or (member.isreg() and str(name) != ".")):
                     raise OutputError(member.name)
                 if str(name) != ".":
                     # The data filter (PEP 706) refuses paths that lead out of the folder.

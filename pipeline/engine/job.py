@@ -34,11 +34,19 @@ class NetworkAttemptError(FailureError):
     """The command was killed because a process of it tried to use the network."""
 
 
+_SHOWN = 100
+"""Letters of a path that a message shows."""
+
+
 class OutputError(FailureError):
     """The command left something in its output folder that is neither a file of one name nor a folder."""
 
     def __init__(self, path: str, hint: str | None = None) -> None:
-        super().__init__(f"A job may leave plain files and folders only, but {path!r} is neither.", hint)
+        if len(path) > _SHOWN:
+            path = f"{path[:_SHOWN]}..."
+        super().__init__(
+            f"A job may leave plain files and folders only, whose paths can be used; {path!r} is none.", hint
+        )
 
 
 class EngineError(HostError):

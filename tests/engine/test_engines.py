@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.job import Engine, Job, JobFailedError, Limits, OutOfMemoryError, OutputError
+from pipeline.engine.job import (
+    Engine,
+    EngineError,
+    Job,
+    JobFailedError,
+    Limits,
+    OutOfMemoryError,
+    OutputError,
+)
 from pipeline.errors import TimeLimitError
 from tests import servers
 from tests.engine.conftest import Run, processes
@@ -158,3 +166,11 @@ def test_a_cache_is_left_from_job_to_job_and_nothing_else_is(run: Run, tmp_path:
     ]
     assert run("ls ccache", cache=tmp_path / "caches" / "two") == []
     assert "ccache" not in run("ls")
+
+
+def test_a_deep_folder_in_the_output_is_refused_and_removed(run: Run, tmp_path: Path) -> None:
+    """A hostile build could otherwise leave what no later command can remove."""
+    with pytest.raises((OutputError, EngineError)):
+        run("cd output; perl -e 'for (1..3000) { mkdir q(deep); chdir q(deep) or die }'")
+    assert run("echo again") == ["again"]
+    assert not (tmp_path / "scratch").exists() or list((tmp_path / "scratch").iterdir()) == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,11 +41,19 @@ def signatures(folder: Path) -> list[Path]:
     return [path for path in [*seal, *sorted(folder.glob("*.pkg.tar.*.sig"))] if path.is_file()]
 
 
-def seal(folder: Path, known: Mapping[str, str], key: str = "", *, anew: bool = False) -> Path:
+def seal(
+    folder: Path,
+    known: Mapping[str, str],
+    key: str = "",
+    *,
+    anew: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Path:
     """Write a build folder's ``SHA256SUMS``; with a key, sign it and each package that is not signed yet.
 
     ``known`` maps file names to a SHA-256 that was verified just now. ``anew`` signs again what is signed.
-    Raises what signing.signature raises; then all is as it was.
+    ``check`` raises where the folder must not be sealed; it is asked when the table is to be another one.
+    Raises what that and signing.signature raise; then all is as it was.
     """
     paths = shipped(folder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -55,6 +63,8 @@ def seal(folder: Path, known: Mapping[str, str], key: str = "", *, anew: bool = 
         )
     target = folder / SUMS
     stale = not target.is_file() or target.read_text() != text
+    if stale:
+        check()
     made = _sign(target, text, paths, key, anew=stale or anew) if key else {}
     if stale:
         for path in signatures(folder):

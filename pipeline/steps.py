@@ -22,7 +22,7 @@ from pipeline.builder import Builder, Plan
 from pipeline.ccache import Ccache
 from pipeline.engine.choice import EngineChoice
 from pipeline.engine.job import Engine
-from pipeline.errors import UsageError
+from pipeline.errors import IntegrityError, UsageError
 from pipeline.image import assembly
 from pipeline.image.assembly import Image
 from pipeline.image.definition import read_definition
@@ -185,4 +185,15 @@ class Steps:
     def seal(self, build: Build, *, anew: bool = False) -> Path:
         """Write the table of a build's files, and sign it and the packages where the settings name a key."""
         build.verify()
-        return seals.seal(build.folder, build.hashes, self.settings.signing_key, anew=anew)
+
+        def check() -> None:
+            # Its libraries take half a second to import.
+            from pipeline import verify
+
+            if wrong := verify.failures(verify.statements(build.folder, build.hashes)):
+                raise IntegrityError(
+                    f"The build in {build.folder} is damaged: {wrong}",
+                    hint=f"Remove that folder: ./inv build {build.record.release} makes it again.",
+                )
+
+        return seals.seal(build.folder, build.hashes, self.settings.signing_key, anew=anew, check=check)

@@ -133,8 +133,7 @@ def _packages(folder: Path, packages: Mapping[str, str], keys: Keyring) -> Itera
 
 def papers(folder: Path, packages: Mapping[str, str]) -> Iterator[Row]:
     """See that what a build's folder says of packages (file names and SHA-256) is about these bytes."""
-    for name, read in ((provenance.FILE, provenance.subjects), (sbom.FILE, sbom.packages)):
-        yield _paper(folder / name, packages, read)
+    yield from statements(folder, packages)
     for kind in Kind:
         item = f"evidence of {kind}"
         try:
@@ -145,6 +144,12 @@ def papers(folder: Path, packages: Mapping[str, str]) -> Iterator[Row]:
             yield Row(item, True, f"{found.summary} ({found.finished:%Y-%m-%d})")
 
 
+def statements(folder: Path, packages: Mapping[str, str]) -> Iterator[Row]:
+    """See that provenance and bill of materials, which a build leaves with its packages, are about these."""
+    for name, read in ((provenance.FILE, provenance.subjects), (sbom.FILE, sbom.packages)):
+        yield _paper(folder / name, packages, read)
+
+
 def _paper(path: Path, packages: Mapping[str, str], read: Callable[[bytes], dict[str, str]]) -> Row:
     try:
         with path.open("rb") as file:
@@ -153,6 +158,8 @@ def _paper(path: Path, packages: Mapping[str, str], read: Callable[[bytes], dict
         return Row(path.name, False, "missing")
     except FailureError as e:
         return Row(path.name, False, e.message)
+    except OSError as e:
+        return Row(path.name, False, e.strerror or str(e))
     if about != dict(packages):
         other = sorted(about.items() ^ packages.items())[0][0]
         return Row(path.name, False, f"about other bytes of {other}")

@@ -189,6 +189,21 @@ def test_what_is_not_proven_is_marked(tmp_path: Path, receiver: Checkout) -> Non
     receiver.run(*argv, "--allow-unproven").fine()
 
 
+@pytest.mark.parametrize("damage", ["empty", "garbage", "folder", "gone"])
+def test_damaged_papers_are_not_bundled(tmp_path: Path, receiver: Checkout, damage: str) -> None:
+    """The sender can make the build again; who receives it, far away, could only refuse it."""
+    build = finish(receiver)
+    paper = build.folder / "provenance.json"
+    paper.unlink()
+    if damage == "folder":
+        paper.mkdir()
+    elif damage != "gone":
+        paper.write_text("" if damage == "empty" else "garbage")
+    target = tmp_path / "x.tar"
+    assert "provenance.json" in receiver.run("bundle", RELEASE, "--output", str(target)).failed(3).err
+    assert not target.exists()
+
+
 def resigned(
     bundle: Path,
     key: Key,

@@ -144,6 +144,8 @@ def read(path: Path) -> Package:
 
 def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
     name = _name(path, entry.pathname)
+    if not (entry.isreg or entry.isdir or entry.issym):
+        raise PackageError(f"{path.name} has a member that is no file, folder or link: {name!r}.")
     digest = hashlib.sha256()
     blocks: list[bytes] = []
     size = 0

@@ -83,6 +83,8 @@ def test_a_package_is_read_whole(write: Callable[[bytes], Path]) -> None:
         ("lost link", (*GOOD, member("usr/x", kind=tarfile.LNKTYPE, target="usr/y")), "usr/x"),
         ("climbing link", (*GOOD, member("usr/x", kind=tarfile.LNKTYPE, target="../y")), "leads out"),
         ("long", (*GOOD, member("usr/" + "a/" * 2100 + "b", b"x")), "whose path is longer than any"),
+        ("device", (*GOOD, member("usr/d", kind=tarfile.CHRTYPE)), "no file, folder or link: 'usr/d'"),
+        ("pipe", (*GOOD, member("usr/d", kind=tarfile.FIFOTYPE)), "no file, folder or link: 'usr/d'"),
         ("no PKGINFO", GOOD[1:], "has no .PKGINFO"),
         ("no BUILDINFO", (GOOD[0], *GOOD[2:]), "has no .BUILDINFO"),
         ("no MTREE", (*GOOD[:2], *GOOD[3:]), "has no .MTREE"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from pipeline.cli import ProjectConfig
 from pipeline.release import PROJECT
 from pipeline.settings import Settings
@@ -18,13 +16,13 @@ def settings(release: str) -> Settings:
     """The settings of whoever runs the benchmark, with a release as the default one."""
     config = ProjectConfig(project_location=PROJECT)
     config.load_project()
+    config.load_shell_env()
     return Settings.read({**config.pipeline, "release": release})
 
 
 def shared() -> Path:
     """The store of whoever runs the benchmark."""
-    named = os.environ.get("INVOKE_PIPELINE_STORE")
-    return Path(named) if named else platformdirs.user_cache_path("xen-aur-pipeline")
+    return settings("").open_store.root
 
 
 def environment(folder: Path, *more: str) -> dict[str, str]:

@@ -24,8 +24,15 @@ def _have_streams() -> None:
     """Let what is said go nowhere where standard streams are closed, instead of into what is opened next."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # The lowest number that is free, which is the closed one.
-            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))  # noqa: SIM115
+            # The lowest number that is free, which is the closed one; for programs that are started, too.
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _ignore() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
@@ -40,9 +47,9 @@ if __name__ == "__main__":
 
         status = main(Path(sys.argv[1]), sys.argv[2:])
         # On its way out, Python gives the signal back its usual meaning, unless it is ignored.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore()
         sys.stderr.write("error: Interrupted.\nhint: The same command goes on where this one stopped.\n")
         status = 130
     sys.exit(status)

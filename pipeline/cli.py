@@ -16,12 +16,14 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from invoke.collection import Collection
 from invoke.config import AmbiguousMergeError, Config
-from invoke.exceptions import CollectionNotFound, Exit, ParseError
+from invoke.exceptions import CollectionNotFound, Exit, ParseError, UnknownFileType
 from invoke.parser.context import ParserContext
 from invoke.program import Program
+from invoke.vendor.yaml import YAMLError
 
 from pipeline import log, overview, settings
 from pipeline.errors import ExitStatus, PipelineError, UsageError
@@ -29,6 +31,8 @@ from pipeline.words import OPTIONAL, asks_about, spell_out
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """What ends a service, and what a terminal sends that is closed: both end a command as Ctrl-C does."""
+_ended: list[signal.Signals] = []
+"""The one of these that has come."""
 
 
 class ProjectConfig(Config):
@@ -77,14 +81,15 @@ def _complete(program: Program, words: Sequence[str]) -> int:
     return ExitStatus.FINE
 
 
-def _check_settings(project: Path) -> None:
+def _read_files(project: Path) -> None:
     """Read all settings before Invoke does, which ends in a traceback for half of what can be wrong."""
-    settings.refuse_unknown_variables()
     try:
         config = ProjectConfig(project_location=project)
         config.load_project()
         config.load_shell_env()
-        found = config.pipeline
+        settings.Settings.read(config.pipeline)
+    except PipelineError:
+        raise
     except AmbiguousMergeError as e:
         raise UsageError("The settings cannot be read: something stands where a table is wanted.") from e
     except OSError:
@@ -93,7 +98,6 @@ def _check_settings(project: Path) -> None:
         # What YAML, Invoke and Python itself raise for what is in the files: none of them has a class for it.
         said = " ".join(str(e).split()) or type(e).__name__
         raise UsageError(f"The settings cannot be read: {said:.300}.") from e
-    settings.Settings.read(found)
 
 
 def _speak_utf8() -> None:
@@ -114,10 +118,9 @@ def main(project: Path, arguments: Sequence[str]) -> int:
     try:
         for number in ENDING:
             if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _interrupt)
+                signal.signal(number, _end_by)
         completing = arguments[:2] == ["--complete", "--"]
-        if not completing:
-            _check_settings(project)
+        _read_files(project)
         program.create_config()
         program.parse_core(["inv", "--search-root", str(project), *([] if completing else arguments)])
         program.parse_collection()
@@ -129,11 +132,16 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         program.parse_tasks()
         program.parse_cleanup()
         program.update_config()
+        settings.refuse_unknown_variables()
         program.execute()
     except Exit as e:
         return int(e.code)
     except ParseError as e:
         log.error(str(e), hint="./inv --list shows the commands, ./inv --help COMMAND explains one.")
+        return ExitStatus.USAGE
+    except (AmbiguousMergeError, UnknownFileType, YAMLError) as e:
+        # In a file that is named by -f, which is read last.
+        log.error(f"The settings cannot be read: {' '.join(str(e).split()):.300}.")
         return ExitStatus.USAGE
     except CollectionNotFound:
         log.error(f"There is no tasks.py in {project}.")
@@ -142,41 +150,51 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         log.error(e.message, e.hint)
         return e.status
     except OSError as e:
-        if (interrupt := came_of_interrupt(e)) is not None:
-            return _interrupted(interrupt, arguments)
+        if came_of_interrupt(e):
+            return _interrupted(arguments)
         # A full disk, a folder without permission: the host's failure wherever it happens.
         log.error(f"{e.filename or 'This host'}: {e.strerror or e}.")
         return ExitStatus.HOST
     except Exception as e:
-        interrupt = came_of_interrupt(e)
-        return _unforeseen(e) if interrupt is None else _interrupted(interrupt, arguments)
-    except KeyboardInterrupt as e:
-        return _interrupted(e, arguments)
+        return _interrupted(arguments) if came_of_interrupt(e) else _unforeseen(e)
+    except KeyboardInterrupt:
+        return _interrupted(arguments)
     return ExitStatus.FINE
 
 
-def _interrupt(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number))
+def _end_by(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does, but say which signal it was."""
+    # They come in pairs, at a shutdown say: the second one must not end the clearing up of the first. No
+    # SIG_IGN, which programs that are started would have too.
+    for one in ENDING:
+        signal.signal(one, lambda _number, _frame: None)
+    by = signal.Signals(number)
+    _ended.append(by)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if callable(on_interrupt) and on_interrupt is not signal.default_int_handler:
+        on_interrupt(number, frame)  # asyncio's, which lets what runs come to its end
+    else:
+        raise KeyboardInterrupt
 
 
-def _interrupted(interrupt: KeyboardInterrupt, arguments: Sequence[str]) -> int:
+def _interrupted(arguments: Sequence[str]) -> int:
     # A second one must not end what is being said, or what waits for the last threads.
     for number in (signal.SIGINT, *ENDING):
         signal.signal(number, signal.SIG_IGN)
     again = shlex.join(["./inv", *arguments])
-    by = next((one for one in interrupt.args if isinstance(one, signal.Signals)), signal.SIGINT)
+    by = next(iter(_ended), signal.SIGINT)
     message = "Interrupted." if by is signal.SIGINT else f"Ended by {by.name}."
     log.error(message, hint=f"The same command goes on where this one stopped: {again}")
     return 128 + by
 
 
-def came_of_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Ctrl-C, where a library tripped over its own cleaning up when it came."""
+def came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether a library tripped over its own cleaning up when Ctrl-C came."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
-            return error
+            return True
         error = error.__context__
-    return None
+    return False
 
 
 def _unforeseen(error: Exception) -> int:

@@ -163,7 +163,7 @@ def _member(path: Path, entry: libarchive.ArchiveEntry) -> Member:
         gid=entry.gid,
         size=size,
         mtime=int(entry.mtime or 0),
-        target=os.fsdecode(entry.linkpath) if entry.issym else "",
+        target=os.fsdecode(entry.linkpath or b"") if entry.issym else "",
         sha256=digest.hexdigest() if entry.isreg else "",
         content=b"".join(blocks) if entry.isreg and size <= MAX_CONTENT else None,
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import CommandError, PipelineError
 from pipeline.run import run
 
 _SUFFIX = ".scratch"
@@ -71,8 +71,11 @@ def _remove(folder: Path) -> None:
     except (PermissionError, RecursionError):
         # A build may leave folders without write permission, which stops an unprivileged user, and folders
         # deeper than Python's own can go, which is called once for each level, or than any path.
-        run(["chmod", "--recursive", "u+rwX", "--", folder], expect=None)
-        run(["rm", "--recursive", "--force", "--", folder])
+        run(["find", folder, "-type", "d", "-exec", "chmod", "u+rwx", "{}", "+"], expect=None)
+        try:
+            run(["rm", "--recursive", "--force", "--", folder])
+        except CommandError as e:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), folder) from e
 
 
 def _sweep(parent: Path) -> None:

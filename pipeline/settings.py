@@ -32,7 +32,7 @@ class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     rewrites: dict[str, tuple[str, ...]] = {}
     debian: tuple[str, ...] = ()
-    debian_snapshot: str = ""
+    debian_snapshot: str | None = ""
 
 
 class NightlySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

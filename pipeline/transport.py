@@ -93,20 +93,32 @@ class _Watched(urllib3.connection.HTTPConnection):
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         """Return the answer, with its headers. Raises _SlowAnswerError."""
+        with self._in_time():
+            return super().getresponse()
+
+    def _tunnel(self) -> None:
+        """Have a proxy connect this with the server."""
+        with self._in_time():
+            super()._tunnel()
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
         late = threading.Event()
         connected = self.sock
 
         def end() -> None:
             late.set()
             with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
+                # Not TLS's own, which takes its state away from whoever is reading.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
-        watchdog = threading.Timer(self.limit, end)
+        # A little longer than one read may take: a server that says nothing at all is silent, and not slow.
+        watchdog = threading.Timer(self.limit + 1, end)
         watchdog.daemon = True
         watchdog.start()
         try:
-            response = super().getresponse()
-        except (OSError, http.client.HTTPException):
+            yield
+        except Exception:
             if not late.is_set():
                 raise
         finally:
@@ -114,7 +126,6 @@ class _Watched(urllib3.connection.HTTPConnection):
         # http.client takes the end of a connection for the end of its headers.
         if late.is_set():
             raise _SlowAnswerError
-        return response
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

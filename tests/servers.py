@@ -249,3 +249,13 @@ def dripping(first: bytes, again: bytes) -> Behaviour:
             time.sleep(0.2)
 
     return behave
+
+
+def mute(seconds: float) -> Behaviour:
+    """Take a request and say nothing at all for a time."""
+
+    def behave(handler: Handler) -> None:
+        time.sleep(seconds)
+        handler.close_connection = True
+
+    return behave

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,20 @@ def test_a_file_of_anything_is_a_sentence(checkout: Checkout, tmp_path: Path, te
     (tmp_path / ".invoke.yaml").write_bytes(text.encode("latin-1"))
     err = checkout.run("recipe", env={"HOME": str(tmp_path)}).failed(2).err
     assert len(err) < 600
+
+
+def test_a_file_that_is_named_is_read_as_well(checkout: Checkout, tmp_path: Path) -> None:
+    """Whoever tries other settings for once makes mistakes too."""
+    (tmp_path / "own.yaml").write_text("pipeline: [\n")
+    assert "cannot be read" in checkout.run("-f", str(tmp_path / "own.yaml"), "recipe").failed(2).err
+    (tmp_path / "own.txt").touch()
+    assert "cannot be read" in checkout.run("-f", str(tmp_path / "own.txt"), "recipe").failed(2).err
+
+
+def test_help_needs_no_good_variables(checkout: Checkout) -> None:
+    """Who wants to know how to set something has it wrong until then."""
+    checkout.run("--list", env={"INVOKE_PIPELINE_ENGIN": "docker"}).fine()
+    checkout.run("--help", "build", env={"INVOKE_PIPELINE_ENGIN": "docker"}).fine()
 
 
 def test_a_users_own_settings_count(checkout: Checkout, tmp_path: Path) -> None:
@@ -190,3 +206,48 @@ def test_a_service_that_is_stopped_leaves_a_sentence(
         assert process.wait() == 128 + number
     assert f"Ended by {name}." in err
     assert "./inv receive" in err
+
+
+CLEARING = """
+import asyncio, os, signal, sys, threading, time
+from pathlib import Path
+from pipeline import cli
+from pipeline.scratch import scratch
+from pipeline.smoke.cancelling import to_the_end
+for number in cli.ENDING:
+    signal.signal(number, cli._end_by)
+def send():
+    time.sleep(0.3)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+        time.sleep(0.02)
+async def clear():
+    await asyncio.sleep(0.5)
+    print("cleared up")
+async def work():
+    try:
+        await asyncio.sleep(20)
+    finally:
+        await to_the_end(clear())
+threading.Thread(target=send).start()
+try:
+    if sys.argv[1] == "asyncio":
+        asyncio.run(work())
+    else:
+        with scratch(Path(sys.argv[2]), "x") as folder:
+            for number in range(4000):
+                (folder / str(number)).touch()
+            time.sleep(20)
+except KeyboardInterrupt:
+    print("ended by", *(one.name for one in cli._ended))
+"""
+
+
+@pytest.mark.parametrize("how", ["asyncio", "scratch"])
+def test_clearing_up_is_not_cut_short_by_the_second_signal(how: str, tmp_path: Path) -> None:
+    """A session that ends sends SIGTERM and SIGHUP together: machines and gigabytes would stay behind."""
+    command = [sys.executable, "-c", CLEARING, how, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=15)
+    assert ended.stdout.splitlines()[-1] == "ended by SIGTERM", ended.stderr
+    assert "cleared up" in ended.stdout or how == "scratch"
+    assert list(tmp_path.iterdir()) == []

@@ -54,6 +54,7 @@ def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path) -> 
         (servers.unannounced(b"x", endless=True), r"sends more than 4\.0 MiB"),
         (servers.redirect("/a"), "redirects in a circle"),
         (servers.stalling(DATA, 0, 5), "silent for 2 s"),
+        (servers.mute(5), "silent for 2 s"),
         (servers.dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), "sent no whole headers within 2 s"),
         (servers.dripping(b"", b"H"), "sent no whole headers within 2 s"),
         (servers.dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "sent no whole headers within 2 s"),

@@ -112,6 +112,12 @@ def test_a_malformed_package_is_named(
     assert path.name in caught.value.message
 
 
+def test_a_link_to_nothing_is_read(write: Callable[[bytes], Path]) -> None:
+    """libarchive has no target for it then, not an empty one."""
+    found = package.read(write(archive((*GOOD, member("usr/l", kind=tarfile.SYMTYPE)))))
+    assert found.members["usr/l"].target == ""
+
+
 def test_a_name_of_any_bytes_is_a_name(write: Callable[[bytes], Path]) -> None:
     """pacman takes it, so a check must be able to tell of it."""
     name = "usr/\udcff"

@@ -24,8 +24,10 @@ from pipeline.engine.job import (
     JobFailedError,
     Limits,
     OutputError,
+    check_path,
 )
-from pipeline.files import PATH_MAX, below, write_text
+from pipeline.errors import TimeLimitError
+from pipeline.files import below, write_text
 from pipeline.run import describe_status, run
 from pipeline.scratch import scratch
 
@@ -59,33 +61,34 @@ class Bubblewrap:
     def run_in(self, job: Job, root: Path, name: str, output: Path, on_line: Callable[[str], None]) -> None:
         """Run a job in an unpacked root, which messages call image ``name``; see Engine.run."""
         with self._workspace(job) as workspace:
-            told = guard.Told(on_line)
-            with _to_the_last() as info:
-                argv = [
-                    *_limits(job.limits),
-                    *_sandbox(root, workspace, self._passwd(root, job), job, info),
-                    *guard.command(job, root),
-                ]
-                result = run(
-                    argv,
+            command = guard.command(job, root)
+            told = guard.Told(on_line, guarded=command != job.argv)
+            status = self._start(job, root, workspace, command, told)
+            told.judge(job.limits.disk)
+            if status < 0:
+                # A job that is killed ends it with 128 and the signal's number.
+                raise EngineError(f"bwrap itself ended with {describe_status(status)}.", hint=told.tail)
+            if status != 0:
+                raise JobFailedError(
+                    f"{job.command[0]} ended with {describe_status(status)} in image {name}.", hint=told.tail
+                )
+            _take(workspace, job, output)
+
+    def _start(self, job: Job, root: Path, workspace: Path, command: list[str], told: guard.Told) -> int:
+        """Run a command in a sandbox to its end; returns the status. Raises TimeLimitError."""
+        with _to_the_last() as info:
+            sandbox = _sandbox(root, workspace, self._passwd(root, job), job, info)
+            try:
+                return run(
+                    [*_limits(job.limits), *sandbox, *command],
                     env={"PATH": os.environ["PATH"]},
                     on_line=told.line,
                     timeout=job.limits.seconds,
                     expect=None,
                     pass_fds=(info,),
-                )
-            told.judge(job.limits.disk, root)
-            if result.status < 0:
-                # A job that is killed ends it with 128 and the signal's number.
-                raise EngineError(
-                    f"bwrap itself ended with {describe_status(result.status)}.", hint=result.output
-                )
-            if result.status != 0:
-                raise JobFailedError(
-                    f"{job.command[0]} ended with {describe_status(result.status)} in image {name}.",
-                    hint=result.output,
-                )
-            _take(workspace, job, output)
+                ).status
+            except TimeLimitError as e:
+                raise TimeLimitError(e.message, hint=told.tail) from e
 
     @contextmanager
     def _workspace(self, job: Job) -> Iterator[Path]:
@@ -171,8 +174,8 @@ def _take(workspace: Path, job: Job, output: Path) -> None:
             raise OutputError(job.output)
         left.chmod(0o755)
     for path in below(left):
-        if len(os.fsencode(path)) >= PATH_MAX:
-            raise OutputError(os.fspath(path.relative_to(workspace)))
+        for top in (left, output):
+            check_path(top, path.relative_to(left))
         info = path.lstat()
         if stat.S_ISDIR(info.st_mode):
             path.chmod(0o755)

@@ -31,10 +31,9 @@ from pipeline.engine.job import (
     JobFailedError,
     OutOfMemoryError,
     OutputError,
+    check_path,
 )
 from pipeline.errors import TimeLimitError
-from pipeline.files import PATH_MAX
-from pipeline.run import TAIL_LINES
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -257,29 +256,25 @@ def _execute(container: Container, job: Job, image: Image, on_line: Callable[[st
     watchdog = threading.Timer(job.limits.seconds, expire)
     container.start()
     watchdog.start()
-    last: list[str] = []
-    told = guard.Told(on_line)
+    told = guard.Told(on_line, guarded=guard.command(job, image.root) != job.argv)
     try:
         for line in _lines(stream):
-            last = [*last[-TAIL_LINES + 1 :], line]
             told.line(line)
         status = int(container.wait()["StatusCode"])
     finally:
         watchdog.cancel()
     if expired.is_set():
-        raise TimeLimitError(
-            f"{job.command[0]} did not end within {job.limits.seconds:g} s.", hint="\n".join(last)
-        )
+        raise TimeLimitError(f"{job.command[0]} did not end within {job.limits.seconds:g} s.", hint=told.tail)
     container.reload()
     if container.attrs["State"]["OOMKilled"]:
         raise OutOfMemoryError(
             f"{job.command[0]} used more than its {log.size(job.limits.memory)} of memory.",
-            hint="\n".join(last),
+            hint=told.tail,
         )
-    told.judge(job.limits.disk, image.root)
+    told.judge(job.limits.disk)
     if status != 0:
         raise JobFailedError(
-            f"{job.command[0]} ended with exit status {status} in image {image.name}.", hint="\n".join(last)
+            f"{job.command[0]} ended with exit status {status} in image {image.name}.", hint=told.tail
         )
 
 
@@ -324,8 +319,8 @@ def _get(container: Container, job: Job, output: Path) -> None:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).relative_to(top)
-                short = len(os.fsencode(output / name)) < PATH_MAX
-                if not short or not (member.isdir() or (member.isreg() and str(name) != ".")):
+                check_path(output, name)
+                if not (member.isdir() or (member.isreg() and str(name) != ".")):
                     raise OutputError(member.name)
                 if str(name) != ".":
                     # The data filter (PEP 706) refuses paths that lead out of the folder.

@@ -62,8 +62,9 @@ def can_reverse(root: Path) -> bool:
 class Told:
     """Passes a job's lines on, but for what the guard says, which `judge` makes an error of."""
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
+    def __init__(self, on_line: Callable[[str], None], *, guarded: bool) -> None:
         self._on_line = on_line
+        self._guarded = guarded
         self._last: deque[str] = deque(maxlen=TAIL_LINES)
         self._verdict: list[str] = []
         self._begun = False
@@ -79,15 +80,20 @@ class Told:
         self._last.append(line)
         self._on_line(line)
 
-    def judge(self, limit: int, root: Path) -> None:
+    @property
+    def tail(self) -> str:
+        """The last lines of the job itself."""
+        return "\n".join(self._last)
+
+    def judge(self, limit: int) -> None:
         """Raise what the guard has ended the job for; ``limit`` is the job's quota of disk, in bytes.
 
-        ``root`` is where the image's root file system is. A job may forge such a line, which ends nothing
-        but itself. Raises NetworkAttemptError, DiskQuotaError, and EngineError: also where a guard that the
-        image can run did not begin, so that how it ended is none of the job's doing.
+        A job may forge such a line, which ends nothing but itself. Raises NetworkAttemptError,
+        DiskQuotaError, and EngineError: also where a guard was started and did not begin, so that how it
+        ended is none of the job's doing.
         """
-        tail = "\n".join(self._last)
-        if not self._begun and not self._verdict and os.path.lexists(root / _PERL):
+        tail = self.tail
+        if self._guarded and not self._begun and not self._verdict:
             raise EngineError(
                 f"The job's sandbox did not start: {self._last[-1] if self._last else 'nothing is said'}.",
                 hint="./inv doctor tries whether sandboxes start on this host.\n" + tail,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pipeline.errors import FailureError, HostError
+from pipeline.files import PATH_MAX
 
 if TYPE_CHECKING:
     from pipeline.image.assembly import Image
@@ -34,6 +36,8 @@ class NetworkAttemptError(FailureError):
     """The command was killed because a process of it tried to use the network."""
 
 
+_DEPTH = 200
+"""Folders in one another that a job may leave; what goes through them is called once for each."""
 _SHOWN = 100
 """Letters of a path that a message shows."""
 
@@ -47,6 +51,12 @@ class OutputError(FailureError):
         super().__init__(
             f"A job may leave plain files and folders only, whose paths can be used; {path!r} is none.", hint
         )
+
+
+def check_path(output: Path, path: PurePath) -> None:
+    """Raise OutputError for a path below a job's output that nobody could do anything with in ``output``."""
+    if len(os.fsencode(output / path)) >= PATH_MAX or len(path.parts) > _DEPTH:
+        raise OutputError(os.fspath(path))
 
 
 class EngineError(HostError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 
@@ -93,10 +94,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @property
     def workers_address(self) -> str:
         """Where a worker on the master's own machine reaches it: host and port."""
-        _, port, *options = self.listen_workers.split(":")
-        named = [option.removeprefix("interface=") for option in options if option.startswith("interface=")]
-        host = "127.0.0.1" if not named or named[0] in ("", "0.0.0.0") else named[0]  # noqa: S104
-        return f"{host}:{port}"
+        match = re.fullmatch(r"tcp:(?:port=)?(\d+)(?::interface=([0-9A-Za-z.-]*))?", self.listen_workers)
+        if match is None:
+            raise UsageError(
+                f"listen_workers of {FILE} is {self.listen_workers!r}.",
+                hint="Such as tcp:9989:interface=192.0.2.7.",
+            )
+        host = "127.0.0.1" if match[2] in (None, "", "0.0.0.0") else match[2]  # noqa: S104
+        return f"{host}:{match[1]}"
 
 
 def read(path: Path) -> Plan | None:

@@ -163,11 +163,11 @@ def _database(data: bytes) -> object:
 
 
 def _guard(data: bytes) -> object:
-    told = Told(lambda _: None)
+    told = Told(lambda _: None, guarded=False)
     for line in data.decode(errors="replace").split("\n"):
         told.line(line)
     try:
-        told.judge(1 << 30, Path("/nowhere"))
+        told.judge(1 << 30)
     except NetworkAttemptError as e:
         return e
     return None

@@ -85,8 +85,7 @@ def test_a_lock_with_another_package_hash_is_caught(tiny: Tiny, copy: Checkout) 
     first, *others = tiny.image.lock.packages
     forged = msgspec.structs.replace(first, sha256="0" * 64)
     edit_lock(copy, packages=(forged, *others))
-    env = {"INVOKE_PIPELINE_MIRRORS_DEBIAN": "http://127.0.0.1:1"}
-    assert first.name in copy.run("image", "tiny", env=env).failed(3).err
+    assert first.name in copy.run("image", "tiny").failed(3).err
 
 
 def test_a_lock_with_another_tree_hash_is_caught(tiny: Tiny, copy: Checkout) -> None:

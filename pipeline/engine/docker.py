@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import hashlib
@@ -313,7 +314,8 @@ def _get(container: Container, job: Job, output: Path) -> None:
         chunks, _ = container.get_archive(f"{WORKSPACE}/{job.output}")
     except docker.errors.NotFound as e:
         raise OutputError(job.output) from e
-    stream: IO[bytes] = io.BufferedReader(_Reader(iter(chunks)), 1 << 20)
+    given = iter(chunks)
+    stream: IO[bytes] = io.BufferedReader(_Reader(given), 1 << 20)
     top = PurePosixPath(job.output).name
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
@@ -327,3 +329,7 @@ def _get(container: Container, job: Job, output: Path) -> None:
                     tar.extract(member.replace(name=str(name), deep=False), output, filter="data")
     except (tarfile.TarError, ValueError) as e:
         raise EngineError(f"The docker engine gave a damaged archive: {e}.") from e
+    except (OutputError, OSError):
+        # An engine that is still giving does not let go of the container.
+        collections.deque(given, maxlen=0)
+        raise

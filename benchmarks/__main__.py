@@ -58,7 +58,7 @@ class Run:
 def _words(found: re.Match[str]) -> str:
     """What a line says of its ratio: the words around it, or those before its first number."""
     words = f"{found['more'].strip()} {found['after'].strip()}".strip(" .:")
-    before = re.split(r"[0-9]", found["before"])[0].strip(" ,:")
+    before = re.split(r"\b[0-9]", found["before"])[0].strip(" ,:")
     return " ".join(filter(None, (before, words)))[:60]
 
 

@@ -82,7 +82,7 @@ def whole_build(release: str) -> None:
         bare = pool.submit(build, release, Path(name) / "bare", ("-c", _UNGUARDED))
         one, other = guarded.result(), bare.result()
     sys.stdout.write(
-        f"whole build of {release}: with the guard {one.cpu:.0f} s of CPU ({one.time:.0f} s), without "
+        f"a whole build, {release}: with the guard {one.cpu:.0f} s of CPU ({one.time:.0f} s), without "
         f"{other.cpu:.0f} s ({other.time:.0f} s); ratio {one.cpu / other.cpu:.3f} of CPU\n"
     )
 

@@ -7,23 +7,20 @@ import email.utils
 import http.client
 import http.cookiejar
 import re
-import socket
 import ssl
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
 import requests
 import urllib3
-import urllib3.connection
 
+from pipeline.connections import SlowAnswerError, WatchingAdapter
 from pipeline.errors import HostError
 
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:([0-9]{1,18})|\*)", re.IGNORECASE)
@@ -82,80 +79,6 @@ class Body:
     offset: int
 
 
-class _SlowAnswerError(TimeoutError):
-    """A server sent its status line and headers, or what comes before them, byte by byte."""
-
-
-class _Watched(urllib3.connection.HTTPConnection):
-    """A connection whose headers have to come in time: its own timeout is that of each of many reads."""
-
-    limit: ClassVar[float]
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        """Return the answer, with its headers. Raises _SlowAnswerError."""
-        with self._in_time():
-            return super().getresponse()
-
-    def _tunnel(self) -> None:
-        """Have a proxy connect this with the server."""
-        with self._in_time():
-            super()._tunnel()
-
-    @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
-        late = threading.Event()
-        connected = self.sock
-
-        def end() -> None:
-            late.set()
-            with contextlib.suppress(OSError):
-                # Not TLS's own, which takes its state away from whoever is reading.
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-        # A little longer than one read may take: a server that says nothing at all is silent, and not slow.
-        watchdog = threading.Timer(self.limit + 1, end)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            yield
-        except Exception:
-            if not late.is_set():
-                raise
-        finally:
-            watchdog.cancel()
-        # http.client takes the end of a connection for the end of its headers.
-        if late.is_set():
-            raise _SlowAnswerError
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Makes connections that are watched."""
-
-    def __init__(self, limits: Limits, connections: int) -> None:
-        self._limit = limits.read
-        super().__init__(pool_maxsize=connections)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools, of which each scheme has its class."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools()
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a proxy's pools."""
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = self._pools()
-        return manager
-
-    def _pools(self) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-        own = {"limit": self._limit}
-        http_class = type("Http", (_Watched,), own)
-        https_class = type("Https", (_Watched, urllib3.connection.HTTPSConnection), own)
-        return {
-            "http": type("HttpPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": http_class}),
-            "https": type("HttpsPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": https_class}),
-        }
-
-
 class Transport:
     """Opens URLs. Threads may share one; `abort` ends what they read at that moment."""
 
@@ -166,7 +89,7 @@ class Transport:
         # Without it, a server would send .tar.gz files unpacked, and other bytes than were pinned.
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(limits, connections)
+        adapter = WatchingAdapter(limits.read, connections)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         self._open: set[requests.Response] = set()
@@ -313,7 +236,7 @@ def _translated(limits: Limits) -> Iterator[None]:
     except requests.ConnectTimeout as e:
         raise TransientError(f"no connection within {limits.connect:g} s", unreachable=True) from e
     except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as e:
-        if isinstance(_root(e), _SlowAnswerError):
+        if isinstance(_root(e), SlowAnswerError):
             raise TransientError(f"sent no whole headers within {limits.read:g} s") from e
         raise TransientError(f"silent for {limits.read:g} s", unreachable=True) from e
     except (requests.ConnectionError, urllib3.exceptions.HTTPError) as e:

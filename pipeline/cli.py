@@ -81,15 +81,13 @@ def _complete(program: Program, words: Sequence[str]) -> int:
     return ExitStatus.FINE
 
 
-def _read_files(project: Path) -> None:
+def _read_files(project: Path) -> object:
     """Read all settings before Invoke does, which ends in a traceback for half of what can be wrong."""
     try:
         config = ProjectConfig(project_location=project)
         config.load_project()
         config.load_shell_env()
-        settings.Settings.read(config.pipeline)
-    except PipelineError:
-        raise
+        found: object = config.pipeline
     except AmbiguousMergeError as e:
         raise UsageError("The settings cannot be read: something stands where a table is wanted.") from e
     except OSError:
@@ -98,6 +96,7 @@ def _read_files(project: Path) -> None:
         # What YAML, Invoke and Python itself raise for what is in the files: none of them has a class for it.
         said = " ".join(str(e).split()) or type(e).__name__
         raise UsageError(f"The settings cannot be read: {said:.300}.") from e
+    return found
 
 
 def _speak_utf8() -> None:
@@ -120,7 +119,7 @@ def main(project: Path, arguments: Sequence[str]) -> int:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _end_by)
         completing = arguments[:2] == ["--complete", "--"]
-        _read_files(project)
+        found = _read_files(project)
         program.create_config()
         program.parse_core(["inv", "--search-root", str(project), *([] if completing else arguments)])
         program.parse_collection()
@@ -133,6 +132,7 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         program.parse_cleanup()
         program.update_config()
         settings.refuse_unknown_variables()
+        settings.Settings.read(found)
         program.execute()
     except Exit as e:
         return int(e.code)

@@ -6,16 +6,18 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import platformdirs
 
-from pipeline.engine.choice import EngineChoice
 from pipeline.errors import UsageError
-from pipeline.mirrors import Mirrors
-from pipeline.release import PROJECT
-from pipeline.store import Store
+
+# Every command reads the settings' defaults, --list and Tab too, and most of what they are for is large.
+if TYPE_CHECKING:
+    from pipeline.mirrors import Mirrors
+    from pipeline.store import Store
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 _PREFIX = "INVOKE_PIPELINE_"
 _MANY = 1_000_000
@@ -108,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             problem, _, where = str(e).partition(" - at ")
             key = where.strip("`").removeprefix("$.") or "the top level"
             raise UsageError(f"The settings under `pipeline` are wrong: {problem} (at {key}).") from e
+        from pipeline.engine.choice import EngineChoice
+
         EngineChoice.parse(settings.engine)
         settings._refuse_odd_text()
         return settings
@@ -144,6 +148,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def open_store(self) -> Store:
         """The store, by default in the user's cache folder."""
+        import platformdirs
+
+        from pipeline.store import Store
+
         if self.store:
             return Store((PROJECT / Path(self.store).expanduser()).resolve())
         return Store(platformdirs.user_cache_path("xen-aur-pipeline"))
@@ -161,6 +169,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def open_mirrors(self) -> Mirrors:
         """The mirrors."""
+        from pipeline.mirrors import Mirrors
+
         return Mirrors(
             rewrites=self.mirrors.rewrites,
             debian=self.mirrors.debian,

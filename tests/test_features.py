@@ -137,7 +137,9 @@ class TestLike:
         assert (found.version, found.tokens["TEXT"]) == ("1.2", "two")
         assert found.sources == release.read("base").sources
 
-    @pytest.mark.parametrize(("like", "message"), [("none", "cannot be read"), ("next", "next is like next")])
+    @pytest.mark.parametrize(
+        ("like", "message"), [("none", "there is no release"), ("next", "next is like next")]
+    )
     def test_what_it_is_like_must_be_there(self, releases: Path, like: str, message: str) -> None:
         """A circle of releases would never end."""
         (releases / "next.toml").write_text(f'like = "{like}"\n')

@@ -58,9 +58,7 @@ def add_rewrites(project: Path, rewrites: dict[str, str]) -> None:
     """Set mirrors.rewrites."""
     path = project / "invoke.yaml"
     lines = "".join(f'      "{url}": ["{other}"]\n' for url, other in rewrites.items())
-    head, found, rest = path.read_text().partition("pipeline:\n")
-    assert found
-    path.write_text(f"{head}{found}  mirrors:\n    rewrites:\n{lines}{rest}")
+    path.write_text(f"pipeline:\n  mirrors:\n    rewrites:\n{lines}")
 
 
 def pinned(repository: Repository, name: str = "small-1.0", url: str = URL) -> str:

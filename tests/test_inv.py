@@ -29,8 +29,8 @@ def checkout() -> Iterator[Path]:
     folder.chmod(0o755)
     root = checkouts.copy(folder / "a copy für sich")
     lock = (root / "requirements.lock").read_text()
-    wanted = re.findall(r"^(?:invoke|tqdm)==(?:.*\\\n)*.*\n", lock, re.MULTILINE)
-    assert len(wanted) == 2
+    wanted = re.findall(r"^(?:invoke|msgspec|tqdm)==(?:.*\\\n)*.*\n", lock, re.MULTILINE)
+    assert len(wanted) == 3
     (root / "requirements.lock").write_text("".join(wanted))
     yield root
     shutil.rmtree(folder)

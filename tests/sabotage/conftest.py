@@ -42,7 +42,7 @@ def prepared(shared_folder: Path, image: assembly.Image, server: servers.Server)
                 before = folder / (step.after or "start")
                 shutil.copytree(before, folder / name, symlinks=True, copy_function=os.link)
                 settings = folder / name / "project" / "invoke.yaml"
-                settings.unlink()
+                settings.unlink(missing_ok=True)  # a link to that of the step before
                 rewrites = f'mirrors: {{rewrites: {{"{PLACE}": ["{server.root}/sabotage/"]}}}}'
                 settings.write_text(f"pipeline:\n  release: small\n  {rewrites}\n")
                 Checkout(folder / name / "project", folder / name / "store").run(*step.words).fine()

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from pipeline.cli import ProjectConfig
-from pipeline.release import PROJECT
 from pipeline.settings import Settings
+from pipeline.version import PROJECT
 
 _BORROWED = ("images", "sha256", "locks", "git")
 

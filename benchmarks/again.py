@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks import _stores
-
-PROJECT = Path(__file__).resolve().parents[1]
+from pipeline.version import PROJECT
 
 
 def main(release: str) -> None:

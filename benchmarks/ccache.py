@@ -22,8 +22,9 @@ from pipeline import files, records, release
 from pipeline.git import history as histories
 from pipeline.image.lock import parse_lock
 from pipeline.nightly import resolve
-from pipeline.release import PROJECT, BranchLock
+from pipeline.release import BranchLock
 from pipeline.settings import Settings
+from pipeline.version import PROJECT
 from tests import checkouts
 
 

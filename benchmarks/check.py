@@ -18,9 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import package, seal
+from pipeline.version import PROJECT
 from tests import keys
-
-PROJECT = Path(__file__).resolve().parents[1]
 
 
 def median(runs: int, work: Callable[[], object]) -> float:

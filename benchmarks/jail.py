@@ -26,6 +26,7 @@ from pipeline.engine.job import Job
 from pipeline.image import assembly
 from pipeline.mirrors import Mirrors
 from pipeline.store import Store
+from pipeline.version import PROJECT
 
 _SCRIPT = """
 printf '#include <stdio.h>\\nint main(void) { puts("x"); return 0; }\\n' > x.c
@@ -69,7 +70,7 @@ def compiles(runs: int, name: str) -> None:
 
 def build(release: str, folder: Path, program: tuple[str, ...]) -> Cost:
     """Build a release in a store where nothing is compiled, and return what it took."""
-    command = [sys.executable, *program, str(releases.PROJECT), "build", release]
+    command = [sys.executable, *program, str(PROJECT), "build", release]
     env = _stores.environment(folder)
     return measure(lambda: subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks import _stores
 from benchmarks._cost import measure
 from pipeline.engine.job import Job
-from pipeline.release import PROJECT
 from pipeline.steps import Steps
+from pipeline.version import PROJECT
 
 _MAKEPKG = PROJECT / "pipeline" / "makepkg"
 

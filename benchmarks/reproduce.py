@@ -18,8 +18,7 @@ from pathlib import Path
 from benchmarks import _stores
 from benchmarks._cost import Cost
 from benchmarks._cost import measure as cost
-
-PROJECT = Path(__file__).resolve().parents[1]
+from pipeline.version import PROJECT
 
 
 def run(arguments: tuple[str, ...], env: dict[str, str]) -> None:

@@ -14,16 +14,15 @@ import tempfile
 import textwrap
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from invoke.collection import Collection
 from invoke.config import AmbiguousMergeError, Config
-from invoke.exceptions import CollectionNotFound, Exit, ParseError, UnknownFileType
+from invoke.exceptions import CollectionNotFound, Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.program import Program
-from invoke.vendor.yaml import YAMLError
 
 from pipeline import log, overview, settings
 from pipeline.errors import ExitStatus, PipelineError, UsageError
@@ -81,13 +80,11 @@ def _complete(program: Program, words: Sequence[str]) -> int:
     return ExitStatus.FINE
 
 
-def _read_files(project: Path) -> object:
-    """Read all settings before Invoke does, which ends in a traceback for half of what can be wrong."""
+@contextlib.contextmanager
+def _reading_settings() -> Iterator[None]:
+    """Raise UsageError for what is wrong with settings, half of which Invoke lets end in a traceback."""
     try:
-        config = ProjectConfig(project_location=project)
-        config.load_project()
-        config.load_shell_env()
-        found: object = config.pipeline
+        yield
     except AmbiguousMergeError as e:
         raise UsageError("The settings cannot be read: something stands where a table is wanted.") from e
     except OSError:
@@ -96,7 +93,15 @@ def _read_files(project: Path) -> object:
         # What YAML, Invoke and Python itself raise for what is in the files: none of them has a class for it.
         said = " ".join(str(e).split()) or type(e).__name__
         raise UsageError(f"The settings cannot be read: {said:.300}.") from e
-    return found
+
+
+def _read_files(project: Path) -> object:
+    """Read all settings before Invoke does, but for those of a file that is named on the command line."""
+    with _reading_settings():
+        config = ProjectConfig(project_location=project)
+        config.load_project()
+        config.load_shell_env()
+        return config.pipeline
 
 
 def _speak_utf8() -> None:
@@ -130,7 +135,8 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         program.core.unparsed = spell_out(program.core.unparsed, contexts(program.collection))
         program.parse_tasks()
         program.parse_cleanup()
-        program.update_config()
+        with _reading_settings():
+            program.update_config()
         settings.refuse_unknown_variables()
         settings.Settings.read(found)
         program.execute()
@@ -138,10 +144,6 @@ def main(project: Path, arguments: Sequence[str]) -> int:
         return int(e.code)
     except ParseError as e:
         log.error(str(e), hint="./inv --list shows the commands, ./inv --help COMMAND explains one.")
-        return ExitStatus.USAGE
-    except (AmbiguousMergeError, UnknownFileType, YAMLError) as e:
-        # In a file that is named by -f, which is read last.
-        log.error(f"The settings cannot be read: {' '.join(str(e).split()):.300}.")
         return ExitStatus.USAGE
     except CollectionNotFound:
         log.error(f"There is no tasks.py in {project}.")

@@ -12,8 +12,8 @@ from invoke.parser.context import ParserContext
 
 from pipeline import files
 from pipeline.overview import Command, grouped
-from pipeline.release import PROJECT
 from pipeline.run import run
+from pipeline.version import PROJECT
 
 NAME = "xen-aur-pipeline"
 _PARAGRAPH = re.compile(r"^(\.S[HS]\n.*\n)\.[PL]P\n", re.MULTILINE)

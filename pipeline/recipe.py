@@ -19,9 +19,10 @@ from pipeline import files
 from pipeline.engine.job import Engine, Job
 from pipeline.errors import HostError, UsageError
 from pipeline.image.assembly import Image
-from pipeline.release import PACKAGE, PROJECT, Release
+from pipeline.release import PACKAGE, Release
 from pipeline.scratch import scratch
 from pipeline.source import GitSource, Source
+from pipeline.version import PROJECT
 
 TEMPLATE = PROJECT / "PKGBUILD.in"
 SUPPORT = PROJECT / "package"

@@ -11,8 +11,8 @@ import msgspec
 from pipeline.definition import convert, load_toml, overlay
 from pipeline.errors import UsageError
 from pipeline.source import Commit, GitSource, Source, Tag
+from pipeline.version import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = "xen"
 """What packages are called, or begin with, unless a release file says otherwise."""
 RELEASES = PROJECT / "releases"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline import log
 from pipeline.errors import CommandError, FailureError
-from pipeline.release import PROJECT
 from pipeline.run import run
+from pipeline.version import PROJECT
 
 
 def lint() -> None:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from pipeline.errors import UsageError
+from pipeline.version import PROJECT
 
 # Every command reads the settings' defaults, --list and Tab too, and most of what they are for is large.
 if TYPE_CHECKING:
     from pipeline.mirrors import Mirrors
     from pipeline.store import Store
-
-PROJECT = Path(__file__).resolve().parents[1]
 
 _PREFIX = "INVOKE_PIPELINE_"
 _MANY = 1_000_000

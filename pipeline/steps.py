@@ -30,6 +30,7 @@ from pipeline.image.lock import read_lock
 from pipeline.release import BranchLock, Release
 from pipeline.settings import Settings
 from pipeline.source import GitSource, Source
+from pipeline.version import PROJECT
 
 if TYPE_CHECKING:
     pass
@@ -100,7 +101,7 @@ class Steps:
             self.release.git,
             settings.open_store,
             settings.open_mirrors,
-            project=release.PROJECT,
+            project=PROJECT,
             jobs=settings.downloads,
             folder=folder,
         )

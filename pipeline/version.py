@@ -1,4 +1,4 @@
-"""Which version of this project is at work."""
+"""Which project this is: where it lies, and which version of it is at work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import CommandError, ToolMissingError
 from pipeline.run import run
 
-_PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 @cache
@@ -17,7 +17,7 @@ def commit() -> str:
     try:
         top = _git("rev-parse", "--show-toplevel")
         # A copy of the project's files within somebody's repository says nothing of us.
-        if Path(top) != _PROJECT:
+        if Path(top) != PROJECT:
             return "unknown"
         return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (CommandError, ToolMissingError):
@@ -25,4 +25,4 @@ def commit() -> str:
 
 
 def _git(*words: str) -> str:
-    return run(["git", "-C", _PROJECT, *words], merge_stderr=False).output.strip()
+    return run(["git", "-C", PROJECT, *words], merge_stderr=False).output.strip()

@@ -91,6 +91,8 @@ def test_a_file_that_is_named_is_read_as_well(checkout: Checkout, tmp_path: Path
     """Whoever tries other settings for once makes mistakes too."""
     (tmp_path / "own.yaml").write_text("pipeline: [\n")
     assert "cannot be read" in checkout.run("-f", str(tmp_path / "own.yaml"), "recipe").failed(2).err
+    (tmp_path / "own.yaml").write_text("42\n")
+    assert "cannot be read" in checkout.run("-f", str(tmp_path / "own.yaml"), "recipe").failed(2).err
     (tmp_path / "own.txt").touch()
     assert "cannot be read" in checkout.run("-f", str(tmp_path / "own.txt"), "recipe").failed(2).err
 

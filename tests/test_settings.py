@@ -8,8 +8,8 @@ import platformdirs
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.release import PROJECT
 from pipeline.settings import Settings, defaults
+from pipeline.version import PROJECT
 
 
 def test_defaults_need_nothing() -> None:

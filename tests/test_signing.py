@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline import signing
 from pipeline.errors import HostError, UsageError
 from pipeline.signing import Status, judge, keyring
+from tests import programs
 from tests.keys import LONG_AGO, Key, some
 
 pytestmark = pytest.mark.skipif(not shutil.which("gpg-agent"), reason="gpg-agent is not installed")
@@ -153,11 +154,7 @@ def test_a_broken_gpg_is_not_told_as_a_wrong_key(
     file: Path, keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: str
 ) -> None:
     """The maintainer would ask for another key, and another, and sign with nothing."""
-    program = tmp_path / "bin" / "gpg"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\n{instead}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    programs.instead(monkeypatch, tmp_path, "gpg", instead)
     with pytest.raises(HostError, match="gpg"):
         verdict(file, keys["mine"].file)
     with pytest.raises(HostError, match="gpg"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pipeline.errors import HostError
 from pipeline.evidence import Kind
 from pipeline.seal import SealError
 from pipeline.verify import VerificationError
-from tests import builds, keys, servers
+from tests import builds, keys, programs, servers
 from tests.keys import Key
 
 pytestmark = pytest.mark.skipif(not shutil.which("gpg-agent"), reason="gpg-agent is not installed")
@@ -202,13 +201,9 @@ def test_signing_that_fails_leaves_the_signatures_that_there_were(
     monkeypatch.setenv("GNUPGHOME", str(mine.home))
     seal.seal(folder, {}, mine.fingerprint)
     before = {path.name: path.read_bytes() for path in seal.signatures(folder)}
-    program = tmp_path / "bin" / "gpg"
-    program.parent.mkdir()
     # The first signature is made, and the second is not.
     once = f"[ -e {tmp_path}/done ] && exit 2\ntouch {tmp_path}/done"
-    program.write_text(f'#!/bin/sh\n{once}\nexec /usr/bin/gpg "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    programs.instead(monkeypatch, tmp_path, "gpg", f'{once}\nexec /usr/bin/gpg "$@"')
     with pytest.raises(HostError, match="could not sign"):
         seal.seal(folder, {}, mine.fingerprint, anew=True)
     assert {path.name: path.read_bytes() for path in seal.signatures(folder)} == before

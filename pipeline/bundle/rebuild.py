@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import log, release
+from pipeline import log
 from pipeline.build import Build
 from pipeline.builder import Builder
 from pipeline.bundle.receive import Received
@@ -12,6 +12,7 @@ from pipeline.errors import FailureError, IntegrityError, UsageError
 from pipeline.git.fetch import Place, adopt
 from pipeline.scratch import scratch
 from pipeline.steps import Steps
+from pipeline.version import PROJECT
 
 
 class DifferentError(FailureError):
@@ -66,7 +67,7 @@ def stock(steps: Steps, received: Received) -> None:
         if path.is_file():
             store.add_file(path, source.sha256)
     brought = {(export.name, export.commit) for export in received.manifest.git}
-    place = Place(store, settings.open_mirrors, release.PROJECT)
+    place = Place(store, settings.open_mirrors, PROJECT)
     for commit in steps.release.git:
         path = received.folder / "sources" / commit.file_name
         if not path.is_file():

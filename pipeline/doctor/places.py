@@ -21,10 +21,10 @@ from pipeline.git.fetch import Place as Home
 from pipeline.git.fetch import noted
 from pipeline.image.lock import Lock
 from pipeline.mirrors import Mirrors
-from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.source import GitSource, Source
 from pipeline.transport import shown, why
+from pipeline.version import PROJECT
 
 if TYPE_CHECKING:
     from pipeline.release import Release

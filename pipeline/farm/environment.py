@@ -11,8 +11,8 @@ import filelock
 
 from pipeline import log
 from pipeline.errors import CommandError, HostError, UsageError
-from pipeline.release import PROJECT
 from pipeline.run import run
+from pipeline.version import PROJECT
 
 FARM = PROJECT / "farm"
 _LOCK = FARM / "requirements.lock"

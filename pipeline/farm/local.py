@@ -18,9 +18,9 @@ from pipeline.errors import HostError, UsageError
 from pipeline.farm import environment, plan
 from pipeline.farm.master import Master
 from pipeline.farm.plan import Capability, Plan, WorkerPlan
-from pipeline.release import PROJECT
 from pipeline.run import run, running, tail
 from pipeline.settings import Settings
+from pipeline.version import PROJECT
 
 _HOST = "127.0.0.1"
 _MASTER = "master"

@@ -21,12 +21,12 @@ from pipeline.image.definition import ArchDefinition
 from pipeline.image.lock import ArchLock, LockedDatabase, LockedPackage, expand
 from pipeline.image.rootfs import Rootfs, pack
 from pipeline.mirrors import Mirrors
-from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.scratch import scratch
 from pipeline.signing import Keyring, Status
 from pipeline.source import Source
 from pipeline.store import Store
+from pipeline.version import PROJECT
 
 _SCRIPT = Path(__file__).with_name("arch.sh")
 _KEYRINGS = (Path("/usr/share/pacman/keyrings"), Path("/usr/share/keyrings"))

@@ -13,8 +13,9 @@ from pipeline import files
 from pipeline.definition import convert, load_toml
 from pipeline.errors import UsageError
 from pipeline.source import ProjectPath
+from pipeline.version import PROJECT
 
-CONTAINERS = Path(__file__).resolve().parents[2] / "containers"
+CONTAINERS = PROJECT / "containers"
 
 DebianName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 ImageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]

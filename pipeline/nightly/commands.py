@@ -19,9 +19,9 @@ import msgspec
 
 from pipeline import evidence, files, log
 from pipeline.errors import HostError, TimeLimitError
-from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.settings import Settings
+from pipeline.version import PROJECT
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "pipeline", str(PROJECT))
 """What runs the commands; their words come after it."""

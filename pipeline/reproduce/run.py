@@ -24,7 +24,6 @@ from pipeline.errors import (
     ToolMissingError,
     UsageError,
 )
-from pipeline.release import PROJECT
 from pipeline.reproduce import report
 from pipeline.reproduce.again import Request
 from pipeline.reproduce.causes import Explanation, explain_packages
@@ -32,6 +31,7 @@ from pipeline.reproduce.variations import Applied, Surroundings, Variation, appl
 from pipeline.run import run
 from pipeline.scratch import scratch
 from pipeline.steps import Steps
+from pipeline.version import PROJECT
 
 _NOT_BY_DOCKER = {Variation.ENGINE, Variation.USER, Variation.ORDER}
 _COPIED = ("PKGBUILD.in", "containers", "package", "pipeline", "releases")

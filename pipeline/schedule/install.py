@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline import files, log
 from pipeline.errors import CommandError, HostError, UsageError
-from pipeline.release import PROJECT
 from pipeline.run import run
+from pipeline.version import PROJECT
 
 _UNITS = Path(__file__).parent / "units"
 SERVICE, TIMER, USERS = "xen-nightly.service", "xen-nightly.timer", "xen-nightly.conf"

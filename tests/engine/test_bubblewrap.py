@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from pipeline.engine.bubblewrap import Bubblewrap
 from pipeline.engine.job import EngineError, Job
+from tests import programs
 from tests.conftest import Tiny
 
 pytestmark = pytest.mark.integration
@@ -26,11 +29,23 @@ def test_a_sandbox_that_does_not_start_is_no_fault_of_the_build(
     tiny: Tiny, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, instead: str, said: str
 ) -> None:
     """If this fails, a host that forbids namespaces has every commit of a bisection found bad."""
-    program = tmp_path / "bin" / "bwrap"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\n{instead}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    programs.instead(monkeypatch, tmp_path, "bwrap", instead)
     with pytest.raises(EngineError, match=said):
         Bubblewrap(tmp_path / "scratch").run(Job(("/bin/true",)), tiny.image, out, lambda _: None)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_sandbox_that_is_killed_is_no_fault_of_the_build(tiny: Tiny, tmp_path: Path, out: Path) -> None:
+    """The kernel ends it where memory is short, and the build would be called bad."""
+    scratch = tmp_path / "scratch"
+
+    def kill(_: str) -> None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = path.read_bytes()
+                if line.startswith(b"bwrap\0") and os.fsencode(scratch) in line:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+
+    with pytest.raises(EngineError, match=r"bwrap itself ended with signal 9|SIGKILL"):
+        Bubblewrap(scratch).run(Job(("/bin/bash", "-c", "echo runs; sleep 60")), tiny.image, out, kill)
+    assert list(scratch.iterdir()) == []

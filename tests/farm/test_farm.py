@@ -84,6 +84,9 @@ def test_workers_elsewhere_stay(tmp_path: Path) -> None:
     assert [one.name for one in second.workers] == ["worker-1", "worker-2", "far"]
     assert second.workers[-1] == far
     assert (second.listen_workers, second.workers_address) == (listen, "192.0.2.7:9989")
+    odd = msgspec.structs.replace(changed, listen_workers="unix:/run/farm")
+    with pytest.raises(UsageError, match="unix:/run/farm"):
+        _ = odd.workers_address
     path.write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         farm._plan()

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import link_or_copy
-from pipeline.release import PROJECT
 from pipeline.run import run
 from pipeline.scratch import remove_tree
 from pipeline.smoke.cpio import CharDevice, File, Tree, write_newc
 from pipeline.smoke.kernel import trim_elf, unpack_bzimage, unpack_module
+from pipeline.version import PROJECT
 
 ROOT_UUID = "00000000-0000-4000-8000-000000000001"
 """The root file system's; etc/fstab names it too."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.engine.job import Engine, Job
-from pipeline.errors import HostError, UsageError
+from pipeline.errors import FailureError, HostError, UsageError
 from pipeline.image.assembly import Image
 from pipeline.release import PACKAGE, Release
 from pipeline.scratch import scratch
@@ -197,7 +197,10 @@ def srcinfo(recipe: Recipe, image: Image, engine: Engine, work: Path) -> str:
         job = Job(("makepkg", "--printsrcinfo"), inputs)
         engine.run(job, image, folder / "output", lines.append)
     if not any(line.startswith("pkgbase = ") for line in lines[:1]):
-        raise HostError(f"makepkg of image {image.name} printed no .SRCINFO.", hint="\n".join(lines[-20:]))
+        raise FailureError(
+            f"makepkg of image {image.name} printed no .SRCINFO.",
+            hint="Does the PKGBUILD print something itself? It begins with:\n" + "\n".join(lines[:5]),
+        )
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -159,6 +159,17 @@ def test_a_failing_build_shows_its_end_and_its_log(checkout: Checkout, source: S
     assert left(checkout) == [log]
 
 
+def test_what_is_no_srcinfo_is_not_written_as_one(checkout: Checkout) -> None:
+    """The AUR would refuse it, or, in a folder that is pushed by hand, show it."""
+    checkout.run("recipe", "small").fine()
+    path = checkout.artifacts / "small" / "aur" / ".SRCINFO"
+    good = path.read_bytes()
+    recipe = checkout.root / "PKGBUILD.in"
+    recipe.write_text(f"echo hello\n{recipe.read_text()}")
+    assert "printed no .SRCINFO" in checkout.run("recipe", "small").failed(1).err
+    assert path.read_bytes() == good
+
+
 def test_a_build_that_wants_the_network_fails(
     checkout: Checkout, source: Small, server: servers.Server
 ) -> None:

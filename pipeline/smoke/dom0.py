@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pipeline.smoke import guests
+from pipeline.smoke import guest_files
 from pipeline.smoke.cpio import CharDevice, Directory, File, Symlink, Tree, write_newc
 from pipeline.smoke.errors import KernelImageError, PackageContentError
 from pipeline.smoke.goods import HVM_LINUX, Goods, script
@@ -133,12 +133,12 @@ def assemble(package: PackageLayer, image_root: Path, kernel: Kernel, supplies: 
     busybox = _file(union, _first(union, TOOLS[0]))
     tree = goods.links | tree | _base(kernel, busybox, programs)
     boot = BootFiles(find_xen(package), kernel.vmlinux, write_newc(tree))
-    goods.tree |= guests.goods(kernel, busybox)
+    goods.tree |= guest_files.goods(kernel, busybox)
     try:
-        goods.tree |= guests.hvm_linux(kernel, busybox)
+        goods.tree |= guest_files.hvm_linux(kernel, busybox)
     except KernelImageError as e:
         absent[HVM_LINUX] = e.message
-    return HostFiles(boot, goods.tree, guests.disk(kernel, busybox), absent)
+    return HostFiles(boot, goods.tree, guest_files.disk(kernel, busybox), absent)
 
 
 def _merged(path: str) -> str:

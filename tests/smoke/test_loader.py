@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from pipeline.smoke import guests, loader
+from pipeline.smoke import guest_files, loader
 from pipeline.smoke.cpio import File
 from pipeline.smoke.errors import KernelImageError
 from pipeline.smoke.kernel import Kernel
@@ -28,7 +28,7 @@ def test_the_bytes_are_those_of_the_instructions(tmp_path: Path) -> None:
 def test_a_bios_boots_linux_from_the_cd(kernel: Kernel, image_root: Path, tmp_path: Path) -> None:
     """If this fails, no HVM guest comes to a userspace, and every package looks broken."""
     busybox = (image_root / "usr/bin/busybox").resolve().read_bytes()
-    (cd,) = guests.hvm_linux(kernel, busybox).values()
+    (cd,) = guest_files.hvm_linux(kernel, busybox).values()
     assert isinstance(cd, File)
     (tmp_path / "linux.iso").write_bytes(cd.data)
     machine = ("qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-m", "160")

@@ -6,7 +6,7 @@ from pipeline.smoke.case import Case, Host, ability
 from pipeline.smoke.errors import CheckFailedError, NotApplicableError
 from pipeline.smoke.goods import PYGRUB
 from pipeline.smoke.guest import FOLDER, Guest, linux_marker
-from pipeline.smoke.guests import DISK_MARK
+from pipeline.smoke.guest_files import DISK_MARK
 from pipeline.smoke.tiny import MARKER
 
 TEN = 10

@@ -38,6 +38,9 @@ if [ -b /dev/vda ]; then
     # Programs that look for their files from where they are themselves.
     while read -r path; do mount -o bind "/drive/$path" "/$path"; done </usr/lib/smoke/mounts
 fi
+if [ -b /dev/vdd ]; then
+    mount -t ext4 -o ro /dev/vdd /usr/lib/smoke/goods || say "goods of the suite: not mounted"
+fi
 
 # The agent comes before the services, so that a service that hangs can be looked at.
 /usr/lib/smoke/agent 0 &

@@ -17,7 +17,7 @@ from typing import Self
 from pipeline.smoke import guest_files
 from pipeline.smoke.cpio import CharDevice, Directory, File, Symlink, Tree, write_newc
 from pipeline.smoke.errors import KernelImageError, PackageContentError
-from pipeline.smoke.goods import HVM_LINUX, Goods, script
+from pipeline.smoke.goods import HVM_LINUX, OF_SUITE, Goods, script
 from pipeline.smoke.hypervisor import find_xen
 from pipeline.smoke.kernel import Kernel
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union
@@ -177,6 +177,7 @@ def _base(kernel: Kernel, busybox: bytes, programs: Programs) -> Tree:
         "etc/group": File(b"root:x:0:\n"),
         "tmp": Directory(0o1777),
         "drive": Directory(),
+        OF_SUITE: Directory(),
     }
     for name in names:
         tree[f"usr/lib/smoke/modules/{name}.ko"] = File(kernel.modules[name])

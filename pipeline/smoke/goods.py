@@ -18,6 +18,8 @@ from pipeline.smoke.libraries import closure
 PYGRUB, QEMU, HVM_LINUX = "pygrub", "qemu", "hvm-linux"
 """Abilities of a host that depend on what image and package hold."""
 MOUNT = "drive"
+OF_SUITE = "usr/lib/smoke/goods"
+"""Where the host has what a suite brings along, on a drive of its own."""
 _SCRIPTS = Path(__file__).parent
 _QEMU_PATH = re.compile(rb"/[\w/.+-]*/qemu-system-(?:i386|x86_64)\0")
 _BIOS_PATH = re.compile(rb"/[\w/.+-]*/(?:bios-256k|seabios)[\w.-]*\.bin\0")

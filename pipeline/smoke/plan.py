@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from pipeline.smoke.case import Case
 from pipeline.smoke.cpio import Tree
 
-GOODS = "usr/lib/smoke/goods"
-"""Where the host has what a suite brings along."""
-
 
 @dataclass(frozen=True)
 class Remark:
@@ -24,7 +21,7 @@ class Remark:
 class Suite:
     """Cases to make: ``boot`` in order after a cold boot, ``guests`` from the host saved then.
 
-    ``goods`` are files that the host has in GOODS for them. ``together`` is how many of the guests' cases
+    ``goods`` are files that the host has in goods.OF_SUITE for them. ``together`` is how many cases of guests
     one machine makes, one after the other. ``remarks`` says after that what they tell as a whole.
     """
 

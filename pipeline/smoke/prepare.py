@@ -83,13 +83,16 @@ def _kept(scratch: Path, name: str, inputs: Sequence[str], kind: type[T], make: 
     return made
 
 
-def hardware(host: HostFiles, folder: Path, scratch: Path, memory: int = 1024) -> Hardware:
-    """Return the machine of a test host; ``folder`` takes its boot files, ``scratch`` keeps its drives."""
-    goods = drive(host.goods, scratch / "drives", write_ext4)
-    disk = drive(host.disk, scratch / "drives", write_disk)
-    room = drive({}, scratch / "drives", write_ext4)
-    boot = Direct.write(host.boot, folder)
-    return Hardware(boot, memory=memory, drives=(Drive(goods), Drive(disk), Drive(room)))
+def hardware(host: HostFiles, folder: Path, scratch: Path, goods: Tree) -> Hardware:
+    """Return the machine of a test host; ``folder`` takes its boot files, ``scratch`` keeps its drives.
+
+    ``goods`` are those of the suite, which has a drive for them where there are any.
+    """
+    kept = scratch / "drives"
+    trees = [(host.goods, write_ext4), (host.disk, write_disk), ({}, write_ext4)]
+    trees += [(goods, write_ext4)] if goods else []
+    drives = tuple(Drive(drive(tree, kept, write)) for tree, write in trees)
+    return Hardware(Direct.write(host.boot, folder), memory=1024, drives=drives)
 
 
 def drive(tree: Tree, folder: Path, write: Callable[..., None]) -> Path:

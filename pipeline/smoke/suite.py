@@ -7,7 +7,6 @@ on a machine of its own. ``smoke`` is what the command calls.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +22,11 @@ from pipeline.smoke.accelerator import Accelerator, choose
 from pipeline.smoke.attach import Terminal
 from pipeline.smoke.case import Facts, Limits
 from pipeline.smoke.cases import BOOT, GUESTS
-from pipeline.smoke.cpio import write_newc
 from pipeline.smoke.dom0 import BootFiles, assemble
 from pipeline.smoke.fast import FastTier
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.packing import advice
-from pipeline.smoke.plan import GOODS, Suite
+from pipeline.smoke.plan import Suite
 from pipeline.smoke.results import Input, SmokeResult, Verdict
 from pipeline.smoke.runner import Runner
 from pipeline.smoke.snapshot import Snapshots
@@ -70,17 +68,13 @@ def smoke(
         if (line := advice(unpacked.release, unpacked.packing, xen_version)) is not None:
             log.info(line)
         host = assemble(layer, image_root, unpacked, prepare.supplies(supplies, scratch))
-        if suite.goods:
-            goods = write_newc({f"{GOODS}/{path}": entry for path, entry in suite.goods.items()})
-            boot = dataclasses.replace(host.boot, initramfs=host.boot.initramfs + goods)
-            host = dataclasses.replace(host, boot=boot)
     accelerator = accelerator or choose(host.boot.xen)
     log.info(f"accelerator: {accelerator.kind} ({accelerator.reason})")
     version = run(["qemu-system-x86_64", "--version"]).output.splitlines()[0]
     inputs = (*(_input(path) for path in (*packages, kernel, *supplies.values())), *_parts(host.boot))
     # In a folder of its own: what is left there of killed runs is swept away.
     with scratch_folder(scratch / "machines", "smoke") as work:
-        hardware = prepare.hardware(host, work / "boot", scratch)
+        hardware = prepare.hardware(host, work / "boot", scratch, suite.goods)
         facts = Facts(xen_version, accelerator, version, host.absent, frozenset(layer.tree))
         runner = Runner(facts, limits or Limits(), work, terminal=terminal)
         tier = FastTier(runner, hardware, Snapshots(scratch / "snapshots"), version)

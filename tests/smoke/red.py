@@ -47,7 +47,7 @@ def run(
     package: frozenset[str] = frozenset(),
 ) -> Red:
     if isinstance(files, HostFiles):
-        hardware = prepare.hardware(files, folder / "boot", folder / "kept")
+        hardware = prepare.hardware(files, folder / "boot", folder / "kept", {})
     else:
         hardware = Hardware(Direct.write(files, folder / "boot", memory[1]), memory[0])
     runner = Runner(Facts(version, accelerator, package=package), limits, folder / "machines")

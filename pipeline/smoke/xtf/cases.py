@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pipeline.smoke.case import Case, Facts, Host, Tier, end
 from pipeline.smoke.cpio import File, Tree
 from pipeline.smoke.errors import BrokenCaseError, CheckFailedError, HangError, NotApplicableError
-from pipeline.smoke.plan import GOODS
+from pipeline.smoke.goods import OF_SUITE
 from pipeline.smoke.series import series_of
 from pipeline.smoke.xtf.catalog import Catalog, Instance
 from pipeline.smoke.xtf.expectations import Circumstances, Expectation, Expectations
@@ -18,7 +18,7 @@ from pipeline.smoke.xtf.outcome import MARK, Outcome, capabilities, interpret, r
 
 FOLDER = "xtf"
 """Where the tests are in dom0's goods."""
-_PLACE = f"{GOODS}/{FOLDER}"
+_PLACE = f"{OF_SUITE}/{FOLDER}"
 GUEST_LIMIT = 120
 """Seconds of the machine that a test may take; under emulation, one with a qemu of its own takes ten."""
 MAX_CONSOLE = 200_000

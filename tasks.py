@@ -291,15 +291,17 @@ def _of_a_build(context: Context, word: str) -> list[Path]:
 
 @task(
     positional=[],
-    iterable=["target", "case", "known"],
+    iterable=["target", "case", "known", "guest"],
     help={
         **_TARGET_HELP,
         "over": "A build that brings what a hypervisor alone lacks (built --without tools,docs).",
-        "suite": "fast, which is evidence; full, on a whole host; or xtf.",
+        "suite": "fast, which is evidence; full, on a whole host; xtf; or guests, your own.",
         "case": "A case to make alone, which is no evidence; of xtf also what xtf-runner takes. Repeatable.",
         "attach": "Attach this terminal to the console of the machine of the one case.",
         "xtf": "The folder of a built Xen Test Framework.",
         "known": "A file with more tests of XTF that are known not to succeed. Repeatable.",
+        "guest": "The configuration of a guest (xl.cfg), started on copies of its disks. Repeatable.",
+        "says": "What the console of such a guest shows when it is up; 'login:' where nothing is said.",
     },
 )
 def smoke(
@@ -307,12 +309,14 @@ def smoke(
     target: list[str],
     case: list[str],
     known: list[str],
+    guest: list[str],
     expect: str = "",
     without: str = "",
     image: str = "",
     over: str = "",
     suite: str = "fast",
     xtf: str = "",
+    says: str = "",
     attach: bool = False,
 ) -> None:
     """Boot packages under QEMU and see whether they do what they promise.
@@ -322,7 +326,7 @@ def smoke(
     from pipeline.proofs import Proofs
     from pipeline.smoke.choice import Choice
 
-    choice = Choice(suite, tuple(case), xtf, tuple(known), attach)
+    choice = Choice(suite, tuple(case), xtf, tuple(known), attach, tuple(guest), says)
     steps, packages, results = _packages(context, target, expect, without, image)
     if choice.on_host:
         again = ("./inv", "smoke", *target, *choice.words)

@@ -44,6 +44,8 @@ class Tier(StrEnum):
     """On releases and at night: booted as a host would be."""
     XTF = "xtf"
     """When a built Xen Test Framework is named."""
+    OWN = "guests"
+    """When the configuration of a guest is named."""
 
 
 class Start(StrEnum):

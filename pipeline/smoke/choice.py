@@ -8,24 +8,31 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.smoke.attach import Terminal
 from pipeline.smoke.full.tier import chosen
+from pipeline.smoke.guests.suite import SAYS, own
 from pipeline.smoke.plan import Suite
 from pipeline.smoke.suite import fast
 from pipeline.smoke.xtf.suite import xtf
 
-FAST, FULL, XTF = "fast", "full", "xtf"
+SUITES = FAST, FULL, XTF, GUESTS = "fast", "full", "xtf", "guests"
+_OWNERS = {"--xtf": XTF, "--known": XTF, "--guest": GUESTS, "--says": GUESTS}
 SOME, SOME_ON_HOST = "smoke-some", "host-some"
 """The folders for results of some cases, of the fast tier and of the full one."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The words of a command: a suite, cases of it, and what belongs to XTF: its folder, lists for it."""
+    """The words of a command: a suite, cases of it, and what belongs to one suite alone.
+
+    That is XTF's folder, and lists for it; and the files of guests, and what shows that one is up.
+    """
 
     suite: str
     cases: tuple[str, ...] = ()
     xtf: str = ""
     lists: tuple[str, ...] = ()
     attach: bool = False
+    guests: tuple[str, ...] = ()
+    says: str = ""
 
     @property
     def is_evidence(self) -> bool:
@@ -34,33 +41,46 @@ class Choice:
 
     @property
     def on_host(self) -> bool:
-        """Whether it is made on a whole host. Raises UsageError for what does not belong to that."""
-        if self.suite != FULL:
-            return False
-        if self.xtf or self.lists:
-            raise UsageError("--xtf and --known do not belong to --suite full.")
-        return True
+        """Whether it is made on a whole host. Raises UsageError for what does not belong to its suite."""
+        if self.suite not in SUITES:
+            raise UsageError(f"There is no suite {self.suite!r}.", hint=f"Suites: {', '.join(SUITES)}.")
+        for option, value in self._options:
+            if value and self.suite != _OWNERS[option]:
+                raise UsageError(f"{option} belongs to --suite {_OWNERS[option]}.")
+        return self.suite == FULL
 
     @property
     def folder(self) -> str:
         """The name of the folder for its results."""
-        return "smoke-xtf" if self.suite == XTF else SOME
+        return {XTF: "smoke-xtf", GUESTS: "smoke-guests"}.get(self.suite, SOME)
 
     @property
     def words(self) -> list[str]:
         """The options of a command that makes other cases of the same suite."""
         words = ["--suite", self.suite] if self.suite != FAST else []
-        words += ["--xtf", self.xtf] if self.suite == XTF else []
-        return words + [word for path in self.lists for word in ("--known", path)]
+        return words + [word for option, value in self._options if value for word in (option, value)]
+
+    @property
+    def _options(self) -> list[tuple[str, str]]:
+        """The options that belong to one suite, and what is said of each."""
+        known = [("--known", path) for path in self.lists]
+        return [
+            ("--xtf", self.xtf),
+            *known,
+            *(("--guest", path) for path in self.guests),
+            ("--says", self.says),
+        ]
 
     def open(self) -> Suite:
         """Return the cases. Raises UsageError for what there is not, or does not fit together."""
-        if self.suite not in (FAST, XTF):
-            raise UsageError(f"There is no suite {self.suite!r}.", hint=f"Suites: {FAST}, {FULL}, {XTF}.")
+        if self.on_host:
+            raise UsageError("The cases of --suite full are made on a whole host.")
         if self.suite == FAST:
-            if self.xtf or self.lists:
-                raise UsageError("--xtf and --known belong to --suite xtf.")
             return fast(self.cases)
+        if self.suite == GUESTS:
+            if not self.guests:
+                raise UsageError("--suite guests needs --guest FILE, the configuration of a guest.")
+            return own([Path(path).expanduser() for path in self.guests], self.says or SAYS, self.cases)
         if not self.xtf:
             raise UsageError("--suite xtf needs --xtf DIR, the folder of a built Xen Test Framework.")
         lists = [Path(path).expanduser() for path in self.lists]

@@ -88,7 +88,8 @@ fi
 note xenconsoled $?
 
 ip link set lo up
-ip link add name xenbr0 type bridge && ip link set xenbr0 up
+# Without an address other than its own, the qemu of Xen 4.2 finds none to listen on for VNC, and ends.
+ip link add name xenbr0 type bridge && ip addr add 10.77.0.1/24 dev xenbr0 && ip link set xenbr0 up
 note xenbr0 $?
 
 note services "done"

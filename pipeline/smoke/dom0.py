@@ -26,10 +26,10 @@ from pipeline.smoke.libraries import closure
 MODULES = (
     *("virtio", "virtio_ring", "virtio_pci"),
     *("virtio_console", "xen-privcmd", "xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc"),
-    *("llc", "stp", "bridge", "xen-netback"),
+    *("llc", "stp", "bridge", "tun", "xen-netback"),
     *("virtio_blk", "crc32c_generic", "ext4", "loop", "xen-blkback"),
 )
-"""What dom0 needs to reach the host (virtio), Xen (xen-*), a network (bridge) and disks."""
+"""What dom0 needs to reach the host (virtio), Xen (xen-*), a network (bridge, tun) and disks."""
 GUEST_MODULES = ("crc32c_generic", "ext4", "xen-blkfront", "xen-netfront")
 """What a Linux guest needs for its disk and its network."""
 MODULES_OF_SOME = ("virtio_pci_legacy_dev", "virtio_pci_modern_dev")
@@ -39,7 +39,7 @@ REQUIRED = ("xl", "oxenstored", "xenconsoled", "xenconsole", "xenstore-read", "x
 """Programs that the package must have; without one of them, nobody can use it."""
 OPTIONAL = (
     *("xen-init-dom0", "xenstored", "libxl-save-helper", "xentop", "hvmloader"),
-    "xen-doctor",
+    *("xenstore-list", "xenstore-exists", "xenstore-rm", "xen-doctor"),
 )
 """Programs that some releases have, and others not."""
 TOOLS = (

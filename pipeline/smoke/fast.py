@@ -58,7 +58,7 @@ class FastTier:
 
     def _guest_key(self, runner: Runner) -> str:
         """The key of the saved host in which a guest runs."""
-        guest = f"{self._key(runner)} {devices.RUNNING.config} {devices.HOST_ADDRESS}"
+        guest = f"{self._key(runner)} {devices.RUNNING.config}"
         return hashlib.sha256(guest.encode()).hexdigest()
 
     @property

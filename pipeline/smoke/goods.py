@@ -14,6 +14,7 @@ from pipeline.smoke.cpio import Directory, File, Symlink, Tree
 from pipeline.smoke.errors import PackageContentError
 from pipeline.smoke.layers import DirectoryLayer, PackageLayer, Union
 from pipeline.smoke.libraries import closure
+from pipeline.smoke.rom import silent_rom
 
 PYGRUB, QEMU, HVM_LINUX = "pygrub", "qemu", "hvm-linux"
 """Abilities of a host that depend on what image and package hold."""
@@ -31,6 +32,8 @@ _ROMS = (
     # Of the cards that guests have, cirrus by default.
     *(f"usr/share/seabios/vgabios-{card}.bin" for card in ("cirrus", "stdvga")),
 )
+_CARDS = ("e1000", "e1000e", "eepro100", "ne2k_pci", "pcnet", "rtl8139", "virtio", "vmxnet3")
+"""Network cards of HVM guests."""
 _PYGRUB_PARTS = re.compile(r"^usr/lib(64)?/python[0-9.]+/|/fsimage\.so$")
 # Not imported by anything that starts guests, and a third of all.
 _NO_PYTHON = re.compile(r"(test|idlelib|lib2to3|ensurepip|pydoc_data|tkinter|config-.*|.*-packages)$")
@@ -126,6 +129,8 @@ class Goods:
                 self._add(match.decode().strip("/\0"), union.walk(_DEBIAN_BIOS)[0][_DEBIAN_BIOS])
         for path in _ROMS:
             self._add(path, union.walk(path)[0][path])
+        for card in _CARDS:
+            self._add(f"usr/share/qemu/efi-{card}.rom", File(silent_rom()))
         for folder in ("usr/share/qemu-xen", "usr/share/xen/qemu"):
             for path in self.package.under(folder):
                 self.links |= union.walk(path)[0]

@@ -93,13 +93,15 @@ class Firmware:
 
 @dataclass(frozen=True)
 class Drive:
-    """A raw disk image; a machine writes to an overlay in its folder, and never to the image.
+    """A disk image; a machine writes to an overlay in its folder, and never to the image.
 
-    A machine that is started in the same folder again goes on with the overlay that it finds.
+    A machine that is started in the same folder again goes on with the overlay that it finds. ``format`` is
+    QEMU's name of what the image is in; a CD is raw.
     """
 
     image: Path
     cdrom: bool = False
+    format: str = "raw"
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Hardware:
             _link(drive.image, folder / f"drive{number}")
             if drive.cdrom or (folder / overlay_name(number)).exists():
                 continue
-            below, kind = f"drive{number}", "raw"
+            below, kind = f"drive{number}", drive.format
             for layer in _layers(saved, number) if saved else ():
                 _link(layer, folder / layer.name)
                 below, kind = layer.name, "qcow2"

@@ -23,12 +23,15 @@ from pipeline.smoke.dom0 import GUEST_MODULES, MODULES, MODULES_OF_SOME, HostFil
 from pipeline.smoke.hardware import Direct, Drive, Hardware
 from pipeline.smoke.kernel import Kernel, read_kernel_package
 from pipeline.smoke.packing import Packing
+from pipeline.smoke.plan import Suite
 
 T = TypeVar("T")
 _FORMAT = 5
 _SPARE = 256 << 20
 """Room on each drive, in bytes; it costs nothing until something is written there."""
 KEPT_DRIVES = 8
+MEMORY = 1024
+"""The memory of a test host, in MiB."""
 
 
 class _Kernel(msgspec.Struct, frozen=True):
@@ -83,16 +86,16 @@ def _kept(scratch: Path, name: str, inputs: Sequence[str], kind: type[T], make: 
     return made
 
 
-def hardware(host: HostFiles, folder: Path, scratch: Path, goods: Tree) -> Hardware:
+def hardware(host: HostFiles, folder: Path, scratch: Path, suite: Suite) -> Hardware:
     """Return the machine of a test host; ``folder`` takes its boot files, ``scratch`` keeps its drives.
 
-    ``goods`` are those of the suite, which has a drive for them where there are any.
+    It has what the suite brings along: a drive with its goods, and its drives.
     """
     kept = scratch / "drives"
     trees = [(host.goods, write_ext4), (host.disk, write_disk), ({}, write_ext4)]
-    trees += [(goods, write_ext4)] if goods else []
-    drives = tuple(Drive(drive(tree, kept, write)) for tree, write in trees)
-    return Hardware(Direct.write(host.boot, folder), memory=1024, drives=drives)
+    trees += [(suite.goods, write_ext4)] if suite.goods or suite.drives else []
+    drives = (*(Drive(drive(tree, kept, write)) for tree, write in trees), *suite.drives)
+    return Hardware(Direct.write(host.boot, folder), memory=max(MEMORY, suite.memory), drives=drives)
 
 
 def drive(tree: Tree, folder: Path, write: Callable[..., None]) -> Path:

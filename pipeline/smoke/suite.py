@@ -74,7 +74,7 @@ def smoke(
     inputs = (*(_input(path) for path in (*packages, kernel, *supplies.values())), *_parts(host.boot))
     # In a folder of its own: what is left there of killed runs is swept away.
     with scratch_folder(scratch / "machines", "smoke") as work:
-        hardware = prepare.hardware(host, work / "boot", scratch, suite.goods)
+        hardware = prepare.hardware(host, work / "boot", scratch, suite)
         facts = Facts(xen_version, accelerator, version, host.absent, frozenset(layer.tree))
         runner = Runner(facts, limits or Limits(), work, terminal=terminal)
         tier = FastTier(runner, hardware, Snapshots(scratch / "snapshots"), version)

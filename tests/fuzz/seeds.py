@@ -74,6 +74,8 @@ def _texts() -> dict[str, bytes]:
         "probe": b"machine x86_64\nuid 0\ntool pacman\nfree 100\nsize a.pkg.tar.xz 3\n",
         "xtf-info": b'{"name":"x","category":"xsa","environments":["pv64"],"variations":["hap"]}',
         "xtf-console": b"xen_caps : xen-3.0-x86_64 \nvirt_caps : pv hvm\nTest result: SUCCESS\r\n",
+        "guest-config": b"# a guest\nname = 'web'; memory=0x200\nvif += ['a',]\nx = [['a'], [\n1]]\n",
+        "guest-disk": b"format=qcow2, vdev=xvda, access=rw, target=/srv/web.qcow2",
         "timeline": b"[     1.000] (XEN) hello\n[     2.000] more\n",
     }
 

@@ -42,6 +42,8 @@ from pipeline.image import archive as arch_archive
 from pipeline.image import lock
 from pipeline.release import BranchLock, Release
 from pipeline.smoke import agent, kernel, qemu, serial, timeline
+from pipeline.smoke.guests.config import GuestConfig
+from pipeline.smoke.guests.disk import Disk
 from pipeline.smoke.layers import read_packages
 from pipeline.smoke.xtf import catalog, outcome
 from pipeline.transfer import remote
@@ -117,6 +119,14 @@ def _xtf_console(data: bytes) -> object:
     text = data.decode(errors="replace")
     outcome.interpret(text)
     return outcome.capabilities(text)
+
+
+def _guest_config(data: bytes) -> object:
+    with _file(data, ".cfg") as path:
+        config = GuestConfig.read(path)
+    # What is written for the test host's xl is what was read.
+    assert GuestConfig.parse(str(config)) == config
+    return config
 
 
 def _qmp(data: bytes) -> object:
@@ -196,6 +206,8 @@ TARGETS: Mapping[str, Target] = {
     "qmp": _qmp,
     "xtf-info": _xtf_info,
     "xtf-console": _xtf_console,
+    "guest-config": _guest_config,
+    "guest-disk": lambda data: Disk.parse(data.decode(errors="replace"), Path("/")),
     "evidence": lambda data: evidence.decode(Path("x"), data, Kind.CHECK),
     "provenance": provenance.subjects,
     "build-record": _record(BuildRecord),

@@ -14,6 +14,7 @@ from pipeline.smoke.case import Case, Facts, Host, Limits
 from pipeline.smoke.cases import BOOT, pv
 from pipeline.smoke.dom0 import BootFiles, HostFiles
 from pipeline.smoke.hardware import Direct, Hardware
+from pipeline.smoke.plan import Suite
 from pipeline.smoke.results import CaseResult, Verdict
 from pipeline.smoke.runner import Run, Runner
 
@@ -47,7 +48,7 @@ def run(
     package: frozenset[str] = frozenset(),
 ) -> Red:
     if isinstance(files, HostFiles):
-        hardware = prepare.hardware(files, folder / "boot", folder / "kept", {})
+        hardware = prepare.hardware(files, folder / "boot", folder / "kept", Suite((), ()))
     else:
         hardware = Hardware(Direct.write(files, folder / "boot", memory[1]), memory[0])
     runner = Runner(Facts(version, accelerator, package=package), limits, folder / "machines")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ def test_only_all_of_the_fast_tier_is_evidence(xtf: str) -> None:
     assert Choice("fast").is_evidence
     assert not Choice("fast", ("xl-list",)).is_evidence
     assert not Choice("xtf", xtf=xtf).is_evidence
-    folders = {Choice("fast", ("x",)).folder, Choice("xtf", xtf=xtf).folder, "smoke"}
-    assert len(folders) == 3
+    assert not Choice("guests", guests=("guest.cfg",)).is_evidence
+    folders = {Choice("fast", ("x",)).folder, Choice("xtf", xtf=xtf).folder, Choice("guests").folder, "smoke"}
+    assert len(folders) == 4
 
 
 def test_words_of_xtf_choose_its_tests(xtf: str) -> None:
@@ -50,11 +52,17 @@ def test_words_of_xtf_choose_its_tests(xtf: str) -> None:
         Choice("xtf", ("nothing",), "XTF"),
         Choice("xtf", ("example", "xsa"), "XTF"),
         Choice("xtf", lists=("/nonexistent",), xtf="XTF"),
+        Choice("xtf", xtf="XTF", says="login:"),
+        Choice("fast", guests=("guest.cfg",)),
+        Choice("full", guests=("guest.cfg",)),
+        Choice("guests"),
+        Choice("guests", guests=("/nonexistent",)),
+        Choice("guests", xtf="XTF"),
     ],
 )
 def test_words_that_do_not_fit_are_wrong_use(choice: Choice, xtf: str) -> None:
     """If this fails, a typing error runs something else, or nothing, and that looks like success."""
-    real = Choice(choice.suite, choice.cases, choice.xtf.replace("XTF", xtf), choice.lists)
+    real = dataclasses.replace(choice, xtf=choice.xtf.replace("XTF", xtf))
     with pytest.raises(UsageError):
         real.open()
 
@@ -89,6 +97,9 @@ def test_the_same_suite_again(xtf: str) -> None:
     assert Choice("fast", ("xl-list",)).words == []
     assert Choice("xtf", ("x",), "my xtf", ("a", "b")).words == [
         *("--suite", "xtf", "--xtf", "my xtf", "--known", "a", "--known", "b")
+    ]
+    assert Choice("guests", guests=("a.cfg", "b.cfg"), says="ready").words == [
+        *("--suite", "guests", "--guest", "a.cfg", "--guest", "b.cfg", "--says", "ready")
     ]
 
 

@@ -13,6 +13,7 @@ from pipeline.smoke.errors import CheckFailedError
 from pipeline.smoke.guest import MAC, Guest, linux_marker, until
 
 HOST_ADDRESS, GUEST_ADDRESS = "10.77.0.1", "10.77.0.2"
+"""Dom0's on xenbr0, which dom0-init.sh gives it, and that of the guest that runs."""
 RUNNING = Guest.linux(
     "smoke-guest",
     f"smoke=stay address={GUEST_ADDRESS}/24",
@@ -42,7 +43,6 @@ _KIB = 1024
 
 async def running(host: Host) -> str:
     """A PV guest starts with a vif on xenbr0 and a disk, and its console answers."""
-    await host.succeed(f"ip addr add {HOST_ADDRESS}/24 dev xenbr0")
     await RUNNING.create(host)
     linux_marker(await RUNNING.says(host, "SMOKE-GUEST-UP"))
     seen = await RUNNING.run(host, "ls /sys/class/net /sys/block; echo $((6*7))")
@@ -70,9 +70,14 @@ async def reaches(host: Host, address: str = GUEST_ADDRESS) -> None:
     await until(host, f"ping -c 1 -W 2 {address} >/dev/null", f"dom0 reaches {address}")
 
 
+async def serve_dhcp(host: Host) -> None:
+    """Have dom0 give 10.77.0.100 to who asks on xenbr0."""
+    await host.succeed(_DHCP)
+
+
 async def dhcp(host: Host) -> str:
     """A DHCP server in dom0 gives the guest an address, and it is reached there."""
-    await host.succeed(_DHCP)
+    await serve_dhcp(host)
     ask = "ip addr flush dev eth0; udhcpc -f -n -q -t 40 -i eth0 -s /udhcpc"
     got = await RUNNING.run(host, f"{ask} && ip -4 addr show dev eth0")
     if "10.77.0.100/24" not in got:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipeline.smoke.case import Case, Host, ability, since
-from pipeline.smoke.cases.devices import HOST_ADDRESS
 from pipeline.smoke.errors import NotApplicableError
 from pipeline.smoke.goods import HVM_LINUX, QEMU
 from pipeline.smoke.guest import FOLDER, Guest, linux_marker, until
@@ -32,7 +31,7 @@ async def hvm_linux(host: Host) -> str:
 
 async def _boot(host: Host, name: str, disk: str, memory: int, marker: str) -> str:
     """Boot an HVM guest until its serial port has shown a marker, and it has gone; returns what it showed."""
-    await _needs(host, "hvm")
+    await needs_capability(host, "hvm")
     kind = ("type", '"hvm"') if host.facts.series >= TYPE_SINCE else ("builder", '"hvm"')
     serial = f"/tmp/{name}.serial"  # noqa: S108  # dom0's own
     lines = (
@@ -46,8 +45,6 @@ async def _boot(host: Host, name: str, disk: str, memory: int, marker: str) -> s
         NATIVE_TSC,
     )
     guest = Guest(name, lines)
-    # The qemu of old finds no address to listen on for VNC where a host has none but that of itself.
-    await host.succeed(f"ip addr add {HOST_ADDRESS}/24 dev xenbr0")
     await guest.create(host)
     try:
         await until(host, f"grep -qF '{marker}' {serial}", "the guest's marker comes", host.limits.xl * 5)
@@ -65,14 +62,15 @@ async def _boot(host: Host, name: str, disk: str, memory: int, marker: str) -> s
 
 async def pvh(host: Host) -> str:
     """A PVH guest comes to its init."""
-    await _needs(host, "hvm")
+    await needs_capability(host, "hvm")
     guest = Guest.linux("smoke-pvh", "smoke=off", ("type", '"pvh"'), NATIVE_TSC)
     said = linux_marker(await guest.create_attached(host))
     await guest.gone(host)
     return f"{said}, and is gone"
 
 
-async def _needs(host: Host, capability: str) -> None:
+async def needs_capability(host: Host, capability: str) -> None:
+    """Raise NotApplicableError where Xen cannot make such guests (``hvm``) on this processor."""
     told = await host.succeed("xl info", host.limits.xl)
     caps = next((line for line in told.splitlines() if line.startswith("virt_caps")), "")
     if capability not in caps.split():

@@ -26,7 +26,9 @@ def xtf(folder: Path, words: Sequence[str] = (), lists: Sequence[Path] = ()) -> 
     if not chosen:
         raise UsageError("No test of XTF is all of that.", hint="Kinds of words are intersected.")
     framework = Framework(catalog, chosen, Expectations.read((*lists, LIST)))
-    return Suite((), framework.cases(), framework.files(), TOGETHER, lambda: remarks(framework))
+    return Suite(
+        (), framework.cases(), framework.files(), together=TOGETHER, remarks=lambda: remarks(framework)
+    )
 
 
 def remarks(framework: Framework) -> tuple[Remark, ...]:

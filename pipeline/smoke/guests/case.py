@@ -88,4 +88,5 @@ class OwnGuestCase:
             host.keep(name, text)
 
     async def _last(self, host: Host) -> str:
-        return end((await host.run(f"tail -c 2000 {self.guest.serial}", host.limits.xl)).output)
+        output = (await host.run(f"tail -c 2000 {self.guest.serial}", host.limits.xl)).output
+        return end(output.replace("\r", ""))

@@ -300,7 +300,7 @@ def _of_a_build(context: Context, word: str) -> list[Path]:
         "attach": "Attach this terminal to the console of the machine of the one case.",
         "xtf": "The folder of a built Xen Test Framework.",
         "known": "A file with more tests of XTF that are known not to succeed. Repeatable.",
-        "guest": "The configuration of a guest (xl.cfg), started on copies of its disks. Repeatable.",
+        "guest": "The configuration of a guest (xl.cfg), started over its disks as they are. Repeatable.",
         "says": "What the console of such a guest shows when it is up; 'login:' where nothing is said.",
     },
 )

@@ -41,13 +41,17 @@ class Choice:
 
     @property
     def on_host(self) -> bool:
-        """Whether it is made on a whole host. Raises UsageError for what does not belong to its suite."""
+        """Whether it is made on a whole host. Raises UsageError as `check` does."""
+        self.check()
+        return self.suite == FULL
+
+    def check(self) -> None:
+        """Raise UsageError for a suite that there is not, and for options that belong to another one."""
         if self.suite not in SUITES:
             raise UsageError(f"There is no suite {self.suite!r}.", hint=f"Suites: {', '.join(SUITES)}.")
         for option, value in self._options:
             if value and self.suite != _OWNERS[option]:
                 raise UsageError(f"{option} belongs to --suite {_OWNERS[option]}.")
-        return self.suite == FULL
 
     @property
     def folder(self) -> str:

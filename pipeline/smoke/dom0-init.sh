@@ -38,9 +38,6 @@ if [ -b /dev/vda ]; then
     # Programs that look for their files from where they are themselves.
     while read -r path; do mount -o bind "/drive/$path" "/$path"; done </usr/lib/smoke/mounts
 fi
-if [ -b /dev/vdd ]; then
-    mount -t ext4 -o ro /dev/vdd /usr/lib/smoke/goods || say "goods of the suite: not mounted"
-fi
 
 # The agent comes before the services, so that a service that hangs can be looked at.
 /usr/lib/smoke/agent 0 &
@@ -60,6 +57,13 @@ fail() {
     note services failed
     while :; do sleep 60; done
 }
+
+# What a suite brings along is the fourth drive (prepare.py).
+if [ -b /dev/vdd ]; then
+    mount -t ext4 -o ro /dev/vdd /usr/lib/smoke/goods
+    status=$?
+    [ $status = 0 ] || fail goods $status
+fi
 
 timeout 20 "$OXENSTORED" --pid-file /run/xen/xenstored.pid
 status=$?

@@ -96,12 +96,13 @@ class Drive:
     """A disk image; a machine writes to an overlay in its folder, and never to the image.
 
     A machine that is started in the same folder again goes on with the overlay that it finds. ``format`` is
-    QEMU's name of what the image is in; a CD is raw.
+    QEMU's name of what the image is in; a CD is raw. ``foreign`` is one that others write to at any time.
     """
 
     image: Path
     cdrom: bool = False
     format: str = "raw"
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,15 @@ class Snapshot:
 
 
 def snapshot_key(hardware: Hardware, accelerator: Accelerator, qemu_version: str) -> str:
-    """Hash every input of a saved machine: its files, QEMU and its command line."""
+    """Hash every input of a saved machine: its files, QEMU and its command line.
+
+    Foreign drives are left out: a machine with one is not to be kept from run to run.
+    """
     digest = hashlib.sha256()
     # Descriptors are numbers of the moment.
     arguments = hardware.arguments(accelerator, -1, (-1, -1), -1)
-    images = [(f"drive{number}", drive.image) for number, drive in enumerate(hardware.drives)]
+    drives = [(f"drive{number}", drive) for number, drive in enumerate(hardware.drives)]
+    images = [(name, drive.image) for name, drive in drives if not drive.foreign]
     hashes = [(name, sha256(path)) for name, path in (*hardware.boot.files(), *images)]
     digest.update(msgspec.json.encode([_FORMAT, qemu_version, arguments, hashes]))
     return digest.hexdigest()

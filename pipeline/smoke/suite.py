@@ -77,7 +77,9 @@ def smoke(
         hardware = prepare.hardware(host, work / "boot", scratch, suite)
         facts = Facts(xen_version, accelerator, version, host.absent, frozenset(layer.tree))
         runner = Runner(facts, limits or Limits(), work, terminal=terminal)
-        tier = FastTier(runner, hardware, Snapshots(scratch / "snapshots"), version)
+        # What lies over images that others write to is of this run only.
+        kept = work if any(drive.foreign for drive in hardware.drives) else scratch
+        tier = FastTier(runner, hardware, Snapshots(kept / "snapshots"), version)
         prepared = time.monotonic() - begin
         asyncio.run(tier.make(suite))
     cases, logs = tier.collect(rerun)

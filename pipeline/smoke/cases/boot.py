@@ -26,7 +26,7 @@ async def dom0_up(host: Host) -> str:
     await host.machine.wait_ready(host.limits.boot)
     output = await host.succeed(
         "until [ -e /run/smoke/services ]; do sleep 0.1; done\n"
-        "cd /run/smoke && grep -s . xenfs xenstored init-dom0 xenconsoled xenbr0; :",
+        "cd /run/smoke && grep -s . goods xenfs xenstored init-dom0 xenconsoled xenbr0; :",
         host.limits.xl,
     )
     failed = [line for line in output.split() if not line.endswith(":0")]

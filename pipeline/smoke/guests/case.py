@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import PipelineError
 from pipeline.smoke.accelerator import Kind
+from pipeline.smoke.agent import Reply
 from pipeline.smoke.case import Case, Host, Tier, ability, end
 from pipeline.smoke.cases.devices import serve_dhcp
 from pipeline.smoke.cases.hvm import needs_capability
@@ -17,15 +20,10 @@ from pipeline.smoke.guests.guest import OwnGuest
 LIMIT = 1200
 """Seconds of the machine that a guest may take; a distribution's systemd takes 100 under emulation."""
 MAX_CONSOLE = 200_000
-_GONE, _PANICKED = 3, 4
-# A guest that starts anew has no domain for a moment. Seldom: each look takes a processor from the guest.
-_WAIT = f"""gone=0
-until tail -c {MAX_CONSOLE} {{log}} 2>/dev/null | grep -F -- {{says}} | tail -n 1 | grep .; do
-    [ $gone -lt 5 ] || exit {_GONE}
-    if grep -qsF 'Kernel panic - not syncing' {{log}}; then exit {_PANICKED}; fi
-    if xl domid {{name}} >/dev/null 2>&1; then gone=0; else gone=$((gone + 1)); fi
-    sleep 2
-done"""
+_MAX_SAID = 200
+_STARTS = 4
+_GONE, _PANICKED, _RESTARTING = 3, 4, 5
+_ENDS = {_GONE: "was gone", _PANICKED: "panicked", _RESTARTING: f"started anew {_STARTS} times"}
 
 
 class GuestGoneError(CheckFailedError):
@@ -42,51 +40,77 @@ class OwnGuestCase:
 
     def case(self) -> Case:
         """Return the case; its name is the guest's."""
+        name = self.guest.name
         needs = [ability(QEMU)] if self.guest.hvm else []
-        needs += [ability(PYGRUB)] if "pygrub" in self.guest.config.string("bootloader") else []
-        return Case(
-            self.guest.name, f"the guest {self.guest.name} comes up", self.run, Tier.OWN, tuple(needs)
-        )
+        needs += [ability(PYGRUB)] if self.guest.pygrub else []
+        return Case(name, f"the guest {name} comes up", self.run, Tier.OWN, tuple(needs))
 
     async def run(self, host: Host) -> str:
         """Create the guest, and wait until its console says that it is up."""
-        if self.guest.hvm or self.guest.config.string("type") == "pvh":
+        if self.guest.needs_processor:
             await needs_capability(host, "hvm")
         await serve_dhcp(host)
         config = str(self.guest.placed(self.devices, emulated=host.facts.accelerator.kind is Kind.TCG))
         host.keep(f"{self.guest.name}.cfg", config)
         await host.succeed(f"cat >/tmp/own.cfg <<'END'\n{config}END")
+        wait = waiting(self.guest.name, self.guest.serial, self.says)
         try:
             await host.succeed("xl create /tmp/own.cfg", host.limits.xl, waits=True)
-            said = await self._up(host)
-        finally:
-            await self._keep_logs(host)
-        await host.run(f"xl destroy {self.guest.name}", host.limits.xl)
-        return said
-
-    async def _up(self, host: Host) -> str:
-        name, serial = self.guest.name, self.guest.serial
-        try:
-            reply = await host.run(
-                _WAIT.format(name=name, log=serial, says=shlex.quote(self.says)), LIMIT, waits=True
-            )
+            reply = await host.run(wait, LIMIT, waits=True)
         except HangError as e:
-            raise HangError(f"{name} did not say {self.says!r}: {e.message}", await self._last(host)) from e
-        if reply.status == 0:
-            return reply.output.strip()
-        what = {_GONE: "was gone", _PANICKED: "panicked"}[reply.status]
-        raise GuestGoneError(f"{name} {what} before it said {self.says!r}.", hint=await self._last(host))
+            hint = "\n".join(part for part in (end(await self._keep_logs(host)), e.hint) if part)
+            raise HangError(f"{self.guest.name} did not say {self.says!r}. {e.message}", hint, e.file) from e
+        except PipelineError:
+            await self._keep_logs(host)
+            raise
+        return self._judged(reply, await self._keep_logs(host))
 
-    async def _keep_logs(self, host: Host) -> None:
+    def _judged(self, reply: Reply, console: str) -> str:
+        if reply.status == 0:
+            # What came last on a line that was written over, without colours.
+            line = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", reply.output.strip()).rpartition("\r")[2]
+            return line[-_MAX_SAID:]
+        if reply.status in _ENDS:
+            what = f"{self.guest.name} {_ENDS[reply.status]} before it said {self.says!r}."
+            raise GuestGoneError(what, hint=end(console))
+        raise CheckFailedError(
+            f"Waiting for {self.guest.name} in dom0 ended with exit status {reply.status}.",
+            hint=end(reply.output),
+        )
+
+    async def _keep_logs(self, host: Host) -> str:
+        """Keep what the guest and its qemu said; returns what the guest did."""
         logs = {"console.log": self.guest.serial, "qemu.log": f"/var/log/xen/qemu-dm-{self.guest.name}.log"}
         for name, path in logs.items():
             try:
-                text = (await host.run(f"tail -c {MAX_CONSOLE} {path}", host.limits.xl)).output
+                reply = await host.run(f"tail -c {MAX_CONSOLE} {path}", host.limits.xl)
             except HangError as e:
                 # What went wrong before says more than that a busy dom0 could not tell of it.
-                text = f"(not to be had: {e.message})\n"
-            host.keep(name, text)
+                host.keep(name, f"(not to be had: {e.message})\n")
+            else:
+                if reply.status == 0:
+                    host.keep(name, reply.output)
+        return host.logs.get("console.log", "").replace("\r", "")
 
-    async def _last(self, host: Host) -> str:
-        output = (await host.run(f"tail -c 2000 {self.guest.serial}", host.limits.xl)).output
-        return end(output.replace("\r", ""))
+
+def waiting(name: str, log: str, says: str) -> str:
+    """Return shell that ends when a log has a text, which it prints with its line, or the guest has ended.
+
+    Its exit status says which.
+    """
+    # A guest that starts anew has no domain for a moment, and then another one. Seldom: each look takes a
+    # processor from the guest.
+    return f"""gone=0 starts=0 last=
+until tail -c {MAX_CONSOLE} {log} 2>/dev/null | grep -F -- {shlex.quote(says)} | tail -n 1 | grep .; do
+    [ $gone -lt 5 ] || exit {_GONE}
+    [ $starts -le {_STARTS} ] || exit {_RESTARTING}
+    if grep -qsF 'Kernel panic - not syncing' {log}; then exit {_PANICKED}; fi
+    if id=$(xl domid {name} 2>/dev/null); then
+        gone=0
+        [ "$id" = "$last" ] || starts=$((starts + 1))
+        last=$id
+    else
+        gone=$((gone + 1))
+    fi
+    sleep 2
+done"""

@@ -34,7 +34,7 @@ _GRAMMAR = r"""
     STRING: /'([^'\\\n]|\\.)*'/ | /"([^"\\\n]|\\.)*"/
     OPERATOR: "=" | "+="
     _NL: /(#[^\n]*)?\n/
-    %ignore /[ \t\r]+/
+    %ignore /[ \t]+/
 """
 _ESCAPES = {
     "a": "\a",
@@ -59,19 +59,22 @@ class GuestConfig:
     def read(cls, path: Path) -> Self:
         """Read a file. Raises UsageError where xl would not take it, with the line."""
         try:
-            data = path.read_bytes()[: MAX_CONFIG + 1]
-            text = data.decode()
+            with path.open("rb") as file:
+                data = file.read(MAX_CONFIG + 1)
         except OSError as e:
             raise UsageError(f"{path} cannot be read: {e.strerror}.") from e
-        except UnicodeDecodeError as e:
-            raise UsageError(f"{path} is no configuration of a guest: it is not UTF-8.") from e
         if len(data) > MAX_CONFIG:
             raise UsageError(f"{path} is no configuration of a guest: it has more than {MAX_CONFIG} B.")
         try:
-            return cls.parse(text)
+            # A comment may be in any encoding.
+            config = cls.parse(data.decode(errors="surrogateescape"))
+            str(config).encode()
+        except UnicodeEncodeError as e:
+            raise UsageError(f"{path} is no configuration of a guest: its values are not UTF-8.") from e
         except ValueError as e:
             hint = "The format is that of xl.cfg(5), which is no Python."
             raise UsageError(f"{path} is not what xl takes: {e}.", hint=hint) from e
+        return config
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -94,24 +97,32 @@ class GuestConfig:
         return value
 
     def strings(self, name: str) -> list[str]:
-        """Return a list's strings; a string alone is a list of it. Raises UsageError for lists in it."""
+        """Return a list's strings. Raises UsageError for a string, which xl ignores, and lists in it."""
         value = self.settings.get(name, [])
-        strings = [each for each in ([value] if isinstance(value, str) else value) if isinstance(each, str)]
-        if isinstance(value, list) and len(strings) != len(value):
-            raise UsageError(f"A guest's {name!r} is a list of lists.")
+        strings = [each for each in value if isinstance(each, str)]
+        if isinstance(value, str) or len(strings) != len(value):
+            raise UsageError(f"A guest's {name!r} is no list of strings.")
         return strings
 
     def number(self, name: str) -> int:
         """Return a number, 0 where there is none of that name. Raises UsageError for anything else."""
         text = self.string(name) or "0"
+        # As strtol(3) takes it.
+        base = 16 if text[:2] in ("0x", "0X") else 8 if text[0] == "0" else 10
+        if not re.fullmatch("(0x)?[0-9a-f]{1,15}", text, re.IGNORECASE):
+            raise UsageError(f"A guest's {name!r} is no number: {text!r}.")
         try:
-            return int(text, 0)
+            return int(text, base)
         except ValueError as e:
             raise UsageError(f"A guest's {name!r} is no number: {text!r}.") from e
 
     def but(self, **settings: Value) -> GuestConfig:
         """Return one with other settings."""
         return GuestConfig({**self.settings, **settings})
+
+    def without(self, *names: str) -> GuestConfig:
+        """Return one without some settings."""
+        return GuestConfig({name: value for name, value in self.settings.items() if name not in names})
 
     def __str__(self) -> str:
         """A file that every xl reads: a line a setting, without ``+=``."""

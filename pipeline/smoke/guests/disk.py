@@ -21,96 +21,123 @@ FORMATS = {"raw": "raw", "qcow": "qcow", "qcow2": "qcow2", "vhd": "vpc", "qed": 
 _POSITIONS = ("target", "format", "vdev", "access")
 _PREFIX = re.compile(r"(?:(?P<format>raw|qcow2?|vhd)|tapdisk|tap2?|aio|ioemu|file|(?P<device>phy)):")
 _OTHER_PREFIX = re.compile(r"(?:iscsi|e?nbd|drbd):|[a-z][a-z0-9]*:(?![a-z0-9])")
-_FLAGS = ("direct-io-safe", "discard", "no-discard", "trusted", "untrusted")
+_FLAGS = re.compile("direct-io-safe|(no-)?discard|no-colo|(un)?trusted|grant_usage=[01]")
+_NAMED = ("format", "vdev", "access", "devtype", "backendtype", "specification")
 _READ_ONLY, _WRITABLE = ("r", "ro"), ("w", "rw", "")
 
 
 @dataclass(frozen=True)
 class Disk:
-    """One disk of a guest: its image (none: a drive without a medium), and how the guest sees it."""
+    """One disk of a guest: its image (none: a drive without a medium), and how the guest sees it.
+
+    ``flags`` are further parameters, which are for the xl under test to take or to refuse.
+    """
 
     target: Path | None
     vdev: str
     format: str = "raw"
     cdrom: bool = False
     writable: bool = True
+    flags: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str, folder: Path) -> Self:
         """Read a specification; a target is relative to ``folder``. Raises UsageError."""
         try:
-            return cls._of(text.strip(), folder)
+            return cls._of(text.lstrip(), folder)
         except ValueError as e:
             raise UsageError(f"The disk {text!r} {e}.", hint="See xl-disk-configuration(5).") from e
 
     @classmethod
     def _of(cls, text: str, folder: Path) -> Self:
         found: dict[str, str] = {}
+        prefixed = _PREFIX.match(text)
         while match := _PREFIX.match(text):
-            # What has a prefix has no format by position.
-            found |= {"format": match["format"] or found.get("format", "raw")}
+            if match["format"]:
+                _add(found, "format", match["format"])
             folder = Path("/dev") if match["device"] else folder
             text = text[match.end() :]
         if _OTHER_PREFIX.match(text):
             raise ValueError("is neither a file nor a block device")
-        found |= _parameters(text, tuple(name for name in _POSITIONS if name not in found))
-        if found.get("script") or found.get("specification", "xen") != "xen":
-            raise ValueError("is neither a file nor a block device of the usual kind")
-        vdev, _, kind = found.get("vdev", "").partition(":")
-        access, image = found.get("access", ""), found.get("format") or "raw"
-        if not vdev or access not in (*_READ_ONLY, *_WRITABLE):
+        if prefixed:
+            # What has a prefix has no format by position.
+            found.setdefault("format", "raw")
+        flags = _parameters(text, found)
+        vdev, access, image = found.get("vdev", ""), found.get("access", ""), found.get("format") or "raw"
+        kind = found.get("devtype", "disk")
+        if not vdev or ":" in vdev or access not in (*_READ_ONLY, *_WRITABLE):
             raise ValueError("has no vdev, or an access that is none of r, ro, w and rw")
-        if image not in (*FORMATS, "empty"):
-            raise ValueError(f"has a format that is none of {', '.join(FORMATS)}")
-        cdrom = "cdrom" in (kind, found.get("devtype"))
+        if image not in (*FORMATS, "empty") or kind not in ("disk", "cdrom"):
+            raise ValueError(f"has a format that is none of {', '.join(FORMATS)}, or an unknown devtype")
+        if found.get("specification", "xen") != "xen":
+            raise ValueError("is none of Xen's own kind")
+        cdrom = kind == "cdrom"
         if image == "empty" or not found.get("target"):
             if not cdrom:
                 raise ValueError("has no target")
-            return cls(None, vdev, cdrom=True, writable=False)
-        target = folder / Path(found["target"]).expanduser()
-        return cls(target, vdev, image, cdrom, access in _WRITABLE and not cdrom)
+            return cls(None, vdev, cdrom=True, writable=False, flags=flags)
+        return cls(folder / found["target"], vdev, image, cdrom, access in _WRITABLE and not cdrom, flags)
 
-    def at(self, device: str) -> str:
+    def at(self, device: str | None) -> str:
         """Return the specification, as any xl takes it, with the image at a block device of dom0."""
         vdev = f"{self.vdev}:cdrom" if self.cdrom else self.vdev
-        return f"phy:{device},{vdev},{'w' if self.writable else 'r'}" if self.target else f",{vdev},r"
+        target = f"phy:{device}" if device else ""
+        return ",".join([target, vdev, "w" if self.writable else "r", *self.flags])
 
     def check(self) -> None:
         """Have QEMU look at the image. Raises UsageError where it is not one, or lies over another."""
         assert self.target is not None
-        if not (self.target.is_file() or self.target.is_block_device()):
-            raise UsageError(f"There is no image {self.target}.")
-        command = ["qemu-img", "info", "--output=json", "-U", "-f", FORMATS[self.format], str(self.target)]
+        command = ["qemu-img", "info", "--output=json", "-f", FORMATS[self.format], str(self.target)]
         told = run(command, timeout=60, expect=None)
         if told.status != 0:
             reason = told.output.strip().splitlines()[-1]
-            raise UsageError(f"{self.target} is no image in the format {self.format}.", hint=reason)
-        if "backing-filename" in json.loads(told.output):
+            what = f"{self.target} is no image in the format {self.format}, or is in use."
+            raise UsageError(what, hint=reason)
+        image = json.loads(told.output)
+        inside = image.get("format-specific", {}).get("data", {})
+        if "backing-filename" in image or "data-file" in inside:
             hint = "Make it one file: qemu-img convert -O qcow2 FROM TO."
-            raise UsageError(f"{self.target} lies over another image, which is not brought along.", hint=hint)
+            raise UsageError(f"{self.target} needs another image, which is not brought along.", hint=hint)
 
 
-def _parameters(text: str, positions: tuple[str, ...]) -> dict[str, str]:
-    """Return what a specification says, by name. Raises ValueError."""
-    found: dict[str, str] = {}
-    while text:
+def _parameters(text: str, found: dict[str, str]) -> tuple[str, ...]:
+    """Add what a specification says to ``found``, by name; returns its flags. Raises ValueError."""
+    flags: list[str] = []
+    while text := text.lstrip():
         if text.startswith("target="):
-            return found | {"target": text.removeprefix("target=")}
+            _add(found, "target", text.removeprefix("target=").removesuffix(","))
+            break
         part, _, text = text.partition(",")
-        part, text = part.strip(), text.lstrip()
         name, equals, value = part.partition("=")
-        if name in _FLAGS:
-            continue
-        if part == "cdrom":
-            found["devtype"] = part
-        elif equals and re.fullmatch("[a-z][-a-z0-9]*", name):
-            found[name] = value
+        if _FLAGS.fullmatch(part):
+            flags.append(part)
+        elif part == "cdrom":
+            _add(found, "devtype", part)
+        elif equals:
+            if name not in _NAMED:
+                raise ValueError(f"has a parameter that cannot be had here: {name}")
+            _add(found, name, value)
+            flags += [part] if name == "backendtype" else []
         else:
-            free = [position for position in positions if position not in found]
-            if free[:1] == ["format"] and not found.get("target") and ":" in part:
-                # A drive without a medium, as old files have it: ",hdc:cdrom,r".
-                found["format"], free = "empty", ["vdev"]
-            if not free:
-                raise ValueError("has too many parts")
-            found[free[0]] = part
-    return found
+            _place(found, part)
+    return tuple(flags)
+
+
+def _place(found: dict[str, str], part: str) -> None:
+    """Add a parameter without a name."""
+    free = [position for position in _POSITIONS if position not in found]
+    if free[:1] == ["format"] and not found["target"] and ":" in part:
+        # A drive without a medium, as old files have it: ",hdc:cdrom,r".
+        found["format"], free = "empty", ["vdev"]
+    if not free:
+        raise ValueError("has too many parts")
+    if free[0] == "vdev" and ":" in part:
+        part, _, kind = part.rpartition(":")
+        _add(found, "devtype", kind)
+    found[free[0]] = part
+
+
+def _add(found: dict[str, str], name: str, value: str) -> None:
+    if name in found and found[name] != value:
+        raise ValueError(f"has two values for {name}")
+    found[name] = value

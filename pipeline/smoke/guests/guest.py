@@ -1,8 +1,9 @@
-"""A guest that somebody has: its configuration, and all that this names, laid out for the test host."""
+"""A guest that somebody has: its configuration, kernel and disks, laid out for the test host."""
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,20 @@ from pipeline.smoke.guests.disk import Disk
 
 FOLDER = "guests"
 """Where the files of guests are in the suite's goods."""
-MAX_FILE = 1 << 30
+MAX_FILE = 256 << 20
 """Bytes of a kernel or a ramdisk."""
 BRIDGE = "xenbr0"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _FILES = ("kernel", "ramdisk", "device_tree")
+_OF_PACKAGE = "/usr/lib/xen"
+_OF_PROCESSORS = ("cpus", "cpus_soft", "pool")
+"""Settings that bind a guest to processors of its host, and say nothing of the package."""
+_OF_HOST = (
+    *("pci", "usbdev", "usbctrl", "vtpm", "vscsi", "iomem", "ioports", "irqs", "dtdev", "p9", "gfx_passthru"),
+    *("firmware_override", "bios_path_override", "acpi_firmware", "smbios_firmware", "pvshim_path"),
+    *("device_model_override", "device_model_stubdomain_override"),
+)
+"""Settings that name devices and files of a guest's host that are not brought along."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +46,52 @@ class OwnGuest:
     def read(cls, path: Path) -> Self:
         """Read a configuration; files that it names are relative to its folder.
 
-        Raises UsageError for what xl would not take, and for files that are not there.
+        Raises UsageError for what xl would not take, for files that are not there, and for what of the host
+        the test host has not.
         """
-        config = GuestConfig.read(path)
+        try:
+            guest = cls._of(GuestConfig.read(path), path.absolute().parent)
+            for disk in guest.images:
+                disk.check()
+            # What cannot be told there is told now.
+            guest.placed([""] * len(guest.images), emulated=True)
+        except UsageError as e:
+            raise UsageError(f"{path}: {e.message}", hint=e.hint) from e
+        return guest
+
+    @classmethod
+    def _of(cls, config: GuestConfig, folder: Path) -> Self:
         name = config.string("name")
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{path} gives its guest no name of letters, digits and _.+-: {name!r}.")
+            raise UsageError(f"The guest has no name of letters, digits and _.+-: {name!r}.")
+        if bound := [key for key in _OF_HOST if config.settings.get(key)]:
+            raise UsageError(f"The test host cannot give a guest what {bound[0]!r} names.")
         files = {}
         for key in _FILES:
-            file = config.string(key)
+            file = PurePosixPath(config.string(key))
             # Of old, an HVM guest names the package's hvmloader.
-            if not file or PurePosixPath(file).name == "hvmloader":
-                continue
-            files[key] = path.parent / Path(file).expanduser()
-            if not files[key].is_file() or files[key].stat().st_size > MAX_FILE:
-                raise UsageError(f"{path} names a {key} that is no file here: {files[key]}.")
-        disks = tuple(Disk.parse(text, path.parent) for text in config.strings("disk"))
+            if file.name and file.name != "hvmloader" and not file.is_relative_to(_OF_PACKAGE):
+                files[key] = _there(folder / file, key)
+        disks = tuple(Disk.parse(text, folder) for text in config.strings("disk"))
         for disk in disks:
             if disk.target:
-                disk.check()
-        guest = cls(name, config, files, disks)
-        guest.memory  # noqa: B018  # Told now, where it is no number.
-        return guest
+                _there(disk.target, "disk")
+        return cls(name, config, files, disks)
 
     @property
     def hvm(self) -> bool:
         """Whether it wants a whole machine, firmware and all."""
         return "hvm" in (self.config.string("type"), self.config.string("builder"))
+
+    @property
+    def needs_processor(self) -> bool:
+        """Whether it runs only where the processor helps: HVM and PVH."""
+        return self.hvm or self.config.string("type") == "pvh"
+
+    @property
+    def pygrub(self) -> bool:
+        """Whether pygrub loads its kernel."""
+        return PurePosixPath(self.config.string("bootloader")).name == "pygrub"
 
     @property
     def images(self) -> list[Disk]:
@@ -93,25 +122,43 @@ class OwnGuest:
     def placed(self, devices: Sequence[str], *, emulated: bool) -> GuestConfig:
         """Return the configuration for the test host, where its images are the block devices ``devices``.
 
-        Files are where the host has them, cards are on the host's one bridge, and a guest that crashes goes.
-        An HVM guest has its serial port written to a file. pygrub asks nobody.
-        ``emulated`` says that the host's processor is QEMU's.
+        Files are where the host has them, cards are on the host's one bridge, and nothing is bound to a
+        processor. A guest that ends goes, so that it is seen, or starts anew. The serial port of an HVM guest
+        is written to a file. pygrub asks nobody. ``emulated`` says that the host's processor is QEMU's.
         """
         left = iter(devices)
-        config = self.config.but(
+        config = self.config.without(*_OF_PROCESSORS).but(
+            on_poweroff="destroy",
             on_crash="destroy",
+            on_watchdog="destroy",
+            on_reboot="destroy" if self.config.string("on_reboot") == "destroy" else "restart",
             **{key: f"/{OF_SUITE}/{FOLDER}/{self.name}/{key}" for key in self.files},
-            disk=[disk.at(next(left) if disk.target else "") for disk in self.disks],
+            disk=[disk.at(next(left) if disk.target else None) for disk in self.disks],
             vif=[bridged(card) for card in self.config.strings("vif")],
         )
-        if PurePosixPath(config.string("bootloader")).name == "pygrub" and not config.string("bootargs"):
+        if self.pygrub and not config.string("bootargs"):
             config = GuestConfig({"bootloader_args": ["-q"], **config.settings})
         if self.hvm:
             config = config.but(serial=f"file:{self.serial}", vnc="0", sdl="0")
-        if emulated and (self.hvm or config.string("type") == "pvh"):
+        if emulated and self.needs_processor:
             # Emulated SVM tells no length of RDTSCP, on which Xen would have to decode it, and does not.
             config = GuestConfig({"tsc_mode": "native", **config.settings})
         return config
+
+
+def _there(path: Path, key: str) -> Path:
+    """Return the path of a file or a block device. Raises UsageError where there is none, or none such."""
+    try:
+        status = path.stat()
+        with path.open("rb"):
+            pass
+    except OSError as e:
+        raise UsageError(f"Its {key} {path} cannot be read: {e.strerror}.") from e
+    if not (stat.S_ISREG(status.st_mode) or (key == "disk" and stat.S_ISBLK(status.st_mode))):
+        raise UsageError(f"Its {key} {path} is no file.")
+    if key != "disk" and status.st_size > MAX_FILE:
+        raise UsageError(f"Its {key} {path} has more than {MAX_FILE} B.")
+    return path
 
 
 def bridged(card: str) -> str:

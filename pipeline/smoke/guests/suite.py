@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.smoke.cases import BOOT
 from pipeline.smoke.guests.case import OwnGuestCase
 from pipeline.smoke.guests.disk import FORMATS
 from pipeline.smoke.guests.guest import OwnGuest
@@ -25,14 +27,20 @@ def own(paths: Sequence[Path], says: str = SAYS, only: Sequence[str] = ()) -> Su
     """
     guests = [OwnGuest.read(path) for path in paths]
     names = [guest.name for guest in guests]
+    boot = {case.name for case in BOOT}
     for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"Two guests have the name {name}.")
+        if names.count(name) > 1 or name in boot:
+            raise UsageError(f"Two guests have the name {name}, or it is that of a case of the boot test.")
     for name in only:
         if name not in names:
             raise UsageError(f"There is no guest {name!r}.", hint=f"Guests: {', '.join(sorted(names))}.")
     guests = [guest for guest in guests if not only or guest.name in only]
-    drives = [Drive(d.target, format=FORMATS[d.format]) for guest in guests for d in guest.images if d.target]
+    drives = [
+        Drive(d.target, format=FORMATS[d.format], foreign=True)
+        for guest in guests
+        for d in guest.images
+        if d.target
+    ]
     if len(drives) > MAX_DRIVES:
         raise UsageError(f"The guests have {len(drives)} disks, and one host takes {MAX_DRIVES}.")
     devices = iter([device(number) for number in range(len(drives))])
@@ -42,5 +50,20 @@ def own(paths: Sequence[Path], says: str = SAYS, only: Sequence[str] = ()) -> Su
         tuple(cases),
         {path: file for guest in guests for path, file in guest.goods().items()},
         tuple(drives),
-        max(guest.memory for guest in guests) + _BESIDE,
+        _memory(guests),
     )
+
+
+def _memory(guests: Sequence[OwnGuest]) -> int:
+    """Return the memory that a test host needs for any of the guests, in MiB. Raises UsageError."""
+    largest = max(guests, key=lambda guest: guest.memory)
+    # Beside what all need, Xen's own tables grow with memory.
+    memory = largest.memory * 33 // 32 + _BESIDE
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    at_once = min(len(guests), len(os.sched_getaffinity(0)))
+    if memory * at_once > there:
+        raise UsageError(
+            f"{at_once} test hosts with {memory} MiB each, for {largest.name}, are more than this host has.",
+            hint="Give that guest less memory, in a copy of its configuration, or name it alone.",
+        )
+    return memory

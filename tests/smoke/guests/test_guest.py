@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pv.cfg").write_text(
         'name = "web"\nmemory = 300\nmaxmem = 400\nkernel = "vmlinuz"\nramdisk = "initrd"\n'
         'disk = ["root.img,raw,xvda,w"]\nvif = ["mac=00:16:3e:00:00:01,bridge=br0", ""]\n'
-        'on_crash = "preserve"\n'
+        'on_crash = "preserve"\non_poweroff = "preserve"\ncpus = "2-3"\n'
     )
     (tmp_path / "hvm.cfg").write_text(
         'name = "mail"\nbuilder = "hvm"\nkernel = "/usr/lib/xen/boot/hvmloader"\nmemory = 1024\n'
@@ -44,7 +44,10 @@ def test_files_are_where_the_test_host_has_them(folder: Path) -> None:
     assert settings["vif"] == ["mac=00:16:3e:00:00:01,bridge=xenbr0", "bridge=xenbr0"]
     # One that has crashed has to go, or nobody learns of it.
     assert settings["on_crash"] == "destroy"
+    assert settings["on_poweroff"] == "destroy"
     assert "tsc_mode" not in settings
+    # Processors that the test host has not.
+    assert "cpus" not in settings
     assert guest.goods() == {"guests/web/kernel": File(b"kernel"), "guests/web/ramdisk": File(b"ramdisk")}
 
 
@@ -106,14 +109,24 @@ def test_what_cannot_be_started_is_told_before_anything_is(folder: Path) -> None
         "kernel": 'name = "a"\nkernel = "absent"\n',
         "no name": 'memory = 1\nname = "a b"\n',
         "no number": 'name = "a"\nmemory = "x"\n',
-        "no image": 'name = "a"\ndisk = ["absent,raw,xvda,w"]\n',
+        "disk .*absent": 'name = "a"\ndisk = ["absent,raw,xvda,w"]\n',
+        "kernel .*~nobody": 'name = "a"\nkernel = "~nobody/x"\n',
+        "ramdisk .*too long": f'name = "a"\nramdisk = "{"x" * 300}"\n',
+        "kernel .*is no file": 'name = "a"\nkernel = "/dev/null"\n',
+        "'pci'": 'name = "a"\npci = ["00:1f.7"]\n',
+        "'vif'": 'name = "a"\nvif = "bridge=br0"\n',
+        "'bootargs'": 'name = "a"\nbootloader = "pygrub"\nbootargs = ["-q"]\n',
+        "more than this host has": 'name = "a"\nmemory = 999999999\n',
     }
     for match, text in wrong.items():
         (folder / "wrong.cfg").write_text(text)
         with pytest.raises(UsageError, match=match):
-            OwnGuest.read(folder / "wrong.cfg")
+            own([folder / "wrong.cfg"])
     with pytest.raises(UsageError, match="Two guests"):
         own([folder / "pv.cfg", folder / "pv.cfg"])
+    (folder / "wrong.cfg").write_text('name = "dom0-up"\n')
+    with pytest.raises(UsageError, match="dom0-up"):
+        own([folder / "wrong.cfg"])
     with pytest.raises(UsageError, match="no guest 'other'"):
         own([folder / "pv.cfg"], only=["other"])
     disks = ", ".join(f'"root.img,raw,xvd{chr(97 + n)},w"' for n in range(MAX_DRIVES + 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.files import sha256
 from pipeline.smoke.disk import write_disk
 from pipeline.smoke.guest_files import disk, ramdisk
 from pipeline.smoke.guests.suite import own
@@ -26,7 +27,7 @@ GUESTS = {
     "bios": 'builder = "hvm"\nmemory = 32\ndisk = ["file:bios.img,hda,w"]\nvif = ["model=e1000"]\n',
     "panics": LINUX,
     "leaves": 'kernel = "leaves"\nmemory = 16\n',
-    "refused": LINUX + 'ramdisk = "initramfs"\npci = ["00:1f.7"]\n',
+    "refused": LINUX + 'type = "another"\n',
 }
 WANTED = {
     "kernel": ("pass", None),
@@ -49,6 +50,7 @@ def folder(kernel: Kernel, image_root: Path, tmp_path_factory: pytest.TempPathFa
     (place / "bios.img").write_bytes(boot_disk())
     raw = drive(disk(kernel, busybox), place / "made", write_disk)
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, place / "installed.qcow2"], check=True)
+    (place / "installed.sha256").write_text(sha256(place / "installed.qcow2"))
     for name, text in GUESTS.items():
         (place / f"{name}.cfg").write_text(f'name = "{name}"\n{text}')
     return place
@@ -87,9 +89,8 @@ def test_guests_come_up_or_it_is_told_why_not(result: SmokeResult, folder: Path)
     assert "SMOKE-HVM-UP" in cases["bios"].evidence
     assert "panicked before" in cases["panics"].evidence
     assert "was gone before" in cases["leaves"].evidence
-    assert "passthrough" in cases["refused"].detail
+    assert "another" in cases["refused"].detail
     for name, said in (("panics", "Kernel panic"), ("leaves", "I do not stay"), ("bios", "SMOKE-HVM-UP")):
         assert said in (folder / f"out/cases/{name}/console.log").read_text()
-    # What a guest writes, it writes to a layer over its image: the image of the BIOS's is as it was made.
-    assert (folder / "bios.img").read_bytes() == boot_disk()
-    subprocess.run(["qemu-img", "check", "-q", folder / "installed.qcow2"], check=True)
+    # pygrub's guest mounts its disk to write to it: that is a layer over the image.
+    assert sha256(folder / "installed.qcow2") == (folder / "installed.sha256").read_text()

@@ -10,6 +10,7 @@ from pipeline.smoke.cpio import Tree
 from pipeline.smoke.hardware import Drive
 
 MAX_DRIVES = 20
+"""Drives of a suite; the machine's bus has 32 places, some of which are its own."""
 
 
 @dataclass(frozen=True)

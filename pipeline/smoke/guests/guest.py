@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -35,8 +36,9 @@ _OF_HOST = (
 
 @dataclass(frozen=True)
 class OwnGuest:
-    """A guest: its name, its settings, its kernel's files by the settings that name them, and its disks."""
+    """A guest: its file, name and settings, its kernel's files by the settings that name them, its disks."""
 
+    path: Path
     name: str
     config: GuestConfig
     files: dict[str, Path]
@@ -46,21 +48,28 @@ class OwnGuest:
     def read(cls, path: Path) -> Self:
         """Read a configuration; files that it names are relative to its folder.
 
-        Raises UsageError for what xl would not take, for files that are not there, and for what of the host
-        the test host has not.
+        Raises UsageError for what xl would not take, and for what of its host the test host has not.
         """
-        try:
-            guest = cls._of(GuestConfig.read(path), path.absolute().parent)
-            for disk in guest.images:
-                disk.check()
+        config = GuestConfig.read(path)
+        with _told_of(path):
+            guest = cls._of(path, config)
             # What cannot be told there is told now.
             guest.placed([""] * len(guest.images), emulated=True)
-        except UsageError as e:
-            raise UsageError(f"{path}: {e.message}", hint=e.hint) from e
         return guest
 
+    def check(self) -> None:
+        """Raise UsageError for files that are not there, and images that are none, or in use."""
+        with _told_of(self.path):
+            for key, file in self.files.items():
+                _check_file(file, key)
+            for disk in self.images:
+                assert disk.target is not None
+                _check_file(disk.target, "disk")
+                disk.check()
+
     @classmethod
-    def _of(cls, config: GuestConfig, folder: Path) -> Self:
+    def _of(cls, path: Path, config: GuestConfig) -> Self:
+        folder = path.absolute().parent
         name = config.string("name")
         if not _NAME.fullmatch(name):
             raise UsageError(f"The guest has no name of letters, digits and _.+-: {name!r}.")
@@ -71,12 +80,9 @@ class OwnGuest:
             file = PurePosixPath(config.string(key))
             # Of old, an HVM guest names the package's hvmloader.
             if file.name and file.name != "hvmloader" and not file.is_relative_to(_OF_PACKAGE):
-                files[key] = _there(folder / file, key)
+                files[key] = folder / file
         disks = tuple(Disk.parse(text, folder) for text in config.strings("disk"))
-        for disk in disks:
-            if disk.target:
-                _there(disk.target, "disk")
-        return cls(name, config, files, disks)
+        return cls(path, name, config, files, disks)
 
     @property
     def hvm(self) -> bool:
@@ -146,8 +152,17 @@ class OwnGuest:
         return config
 
 
-def _there(path: Path, key: str) -> Path:
-    """Return the path of a file or a block device. Raises UsageError where there is none, or none such."""
+@contextlib.contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Say of a UsageError which guest it is about."""
+    try:
+        yield
+    except UsageError as e:
+        raise UsageError(f"{path}: {e.message}", hint=e.hint) from e
+
+
+def _check_file(path: Path, key: str) -> None:
+    """Raise UsageError where a setting names what cannot be read, or is of the wrong kind."""
     try:
         status = path.stat()
         with path.open("rb"):
@@ -158,7 +173,6 @@ def _there(path: Path, key: str) -> Path:
         raise UsageError(f"Its {key} {path} is no file.")
     if key != "disk" and status.st_size > MAX_FILE:
         raise UsageError(f"Its {key} {path} has more than {MAX_FILE} B.")
-    return path
 
 
 def bridged(card: str) -> str:

@@ -35,6 +35,8 @@ def own(paths: Sequence[Path], says: str = SAYS, only: Sequence[str] = ()) -> Su
         if name not in names:
             raise UsageError(f"There is no guest {name!r}.", hint=f"Guests: {', '.join(sorted(names))}.")
     guests = [guest for guest in guests if not only or guest.name in only]
+    for guest in guests:
+        guest.check()
     drives = [
         Drive(d.target, format=FORMATS[d.format], foreign=True)
         for guest in guests

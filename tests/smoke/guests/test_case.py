@@ -14,7 +14,7 @@ from pipeline.smoke.guests.case import GuestGoneError, OwnGuestCase, waiting
 from pipeline.smoke.guests.config import GuestConfig
 from pipeline.smoke.guests.guest import OwnGuest
 
-WEB = OwnGuestCase(OwnGuest("web", GuestConfig({}), {}, ()), (), "login:")
+WEB = OwnGuestCase(OwnGuest(Path("web.cfg"), "web", GuestConfig({}), {}, ()), (), "login:")
 
 
 def wait(folder: Path, xl: str, log: bytes | None, says: str = "login:") -> subprocess.CompletedProcess[str]:

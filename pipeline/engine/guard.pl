@@ -279,10 +279,17 @@ my ($used, $free, $looked) = (0, 0, 0);
 sub watch_disk {
   my $now = free_bytes();
   if ($now < $reserve && $free - $now > $reserve / 4) { say_last("disk", "full", int $now) }
+  # What others free meanwhile must not hide what the job takes.
+  $free = $now if $now > $free;
   return if time - $looked < 120 && ($free - $now) < ($quota - $used) / 2;
   return if time - $looked < 2 && $free - $now < $quota - $used;
+  count_files();
+  ($free, $looked) = ($now, time);
+}
+
+sub count_files {
   my $said = `du -skx "$workspace" 2> /dev/null`;
-  ($used, $free, $looked) = ($said =~ /^(\d+)/ ? $1 * 1024 : 0, $now, time);
+  $used = $said =~ /^(\d+)/ ? $1 * 1024 : 0;
   say_last("disk", "quota", $used) if $used > $quota;
 }
 
@@ -299,6 +306,8 @@ while (1) {
     say_last("network", @$_[1 .. 3]) for values %asking;
     # Whatever it failed of, a full disk is the likelier reason.
     say_last("disk", "none", 0) if $status && free_bytes() < 1 << 20;
+    # The disk's free space tells nothing of a job that takes what others give back.
+    count_files() if !$status;
     exit($status & 127 ? 128 + ($status & 127) : $status >> 8);
   }
   my $ready = "";

@@ -219,6 +219,28 @@ def test_files_beyond_the_quota_end_the_build(run: Run, tmp_path: Path) -> None:
     assert run("dd if=/dev/zero of=one bs=1M count=20 status=none && echo all", limits) == ["all"]
 
 
+def test_what_others_free_does_not_hide_what_a_build_takes(run: Run, tmp_path: Path) -> None:
+    """If this fails, a build runs wild whenever somebody else cleans up on its disk."""
+    for number in range(8):
+        (tmp_path / str(number)).write_bytes(bytes(32 << 20))
+
+    def clean() -> None:
+        for number in range(8):
+            time.sleep(0.3)
+            (tmp_path / str(number)).unlink()
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        with pytest.raises(DiskQuotaError, match=r"may have 64\.0 MiB"):
+            run(
+                "for n in $(seq 10); do head -c 8M /dev/zero > part$n; sleep 0.25; done",
+                Limits(disk=64 << 20),
+            )
+    finally:
+        cleaner.join()
+
+
 def test_temporary_files_count_as_memory(run: Run) -> None:
     """/tmp is memory: a build that fills it would take the host's."""
     with pytest.raises(Exception, match=r"exit status|memory"):

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 
 from pipeline.smoke.case import Case, Host, end
-from pipeline.smoke.errors import CheckFailedError, MachineResetError, WrongBannerError
+from pipeline.smoke.errors import CheckFailedError, InfrastructureError, MachineResetError, WrongBannerError
 
 _STARTED = {"xenstored": "OXENSTORED", "init-dom0": "XEN_INIT_DOM0", "xenconsoled": "XENCONSOLED"}
 """Services by the names that dom0-init.sh notes them under, and what the list of programs calls them."""
@@ -30,6 +30,9 @@ async def dom0_up(host: Host) -> str:
         host.limits.xl,
     )
     failed = [line for line in output.split() if not line.endswith(":0")]
+    if failed and failed[0].startswith("goods:"):
+        # Ours, and not the package's.
+        raise InfrastructureError(f"The drive with what the suite brings along is not mounted ({failed[0]}).")
     if failed:
         programs = await host.succeed("cat /usr/lib/smoke/programs")
         started = _STARTED.get(failed[0].split(":")[0], "")

@@ -169,6 +169,8 @@ def _check_file(path: Path, key: str) -> None:
             pass
     except OSError as e:
         raise UsageError(f"Its {key} {path} cannot be read: {e.strerror}.") from e
+    except ValueError as e:
+        raise UsageError(f"Its {key} has a name that no file has: {e}.") from e
     if not (stat.S_ISREG(status.st_mode) or (key == "disk" and stat.S_ISBLK(status.st_mode))):
         raise UsageError(f"Its {key} {path} is no file.")
     if key != "disk" and status.st_size > MAX_FILE:

@@ -114,6 +114,7 @@ def test_what_cannot_be_started_is_told_before_anything_is(folder: Path) -> None
         "disk .*absent": 'name = "a"\ndisk = ["absent,raw,xvda,w"]\n',
         "kernel .*~nobody": 'name = "a"\nkernel = "~nobody/x"\n',
         "ramdisk .*too long": f'name = "a"\nramdisk = "{"x" * 300}"\n',
+        "kernel .*null byte": 'name = "a"\nkernel = "a\0b"\n',
         "kernel .*is no file": 'name = "a"\nkernel = "/dev/null"\n',
         "'pci'": 'name = "a"\npci = ["00:1f.7"]\n',
         "'vif'": 'name = "a"\nvif = "bridge=br0"\n',
